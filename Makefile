@@ -1,0 +1,34 @@
+# make demo      set up .venv and evaluate the shipped policy in MuJoCo
+# make test      set up .venv and run the tests (make test-all adds the slow ones)
+# make lint      ruff and pyright
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: setup demo test test-all lint clean
+
+setup: .venv/ready
+
+# torch and torchvision go into one resolve, pinned together, so that pip cannot pick another build of either.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/ontick evaluate --tasks metaworld/pick-place-v3 --plans ddpm-100,ddim-10 --episodes 20 --workers 2 \
+		--html runs/demo/report.html --json runs/demo/report.json
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-all: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,47 @@
+"""The command line: one file a verb. The only place that wires the parts together."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import InputError
+
+VERBS = {
+    "evaluate": "run policies in simulation: success, latency, budgets, one plan beside another",
+    "demos": "collect expert demonstrations",
+    "train": "train a diffusion policy on demonstrations",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its usage errors told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0 done, 1 failed on the way, 2 bad usage or input."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _Parser(prog="ontick", description="Diffusion on the tick: policies and video, judged by a clock.")
+    parser.add_argument("--version", action="version", version=f"ontick {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        if verb == next((a for a in argv if a in VERBS), None):  # the others are not imported: they may be heavy
+            module = importlib.import_module(f".{verb}", __package__)
+            sub.description = module.__doc__
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    try:
+        options = parser.parse_args(argv)
+        return options.run(options) or 0
+    except InputError as error:
+        print(f"ontick: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ontick: interrupted; finished work is kept", file=sys.stderr)
+        return 1

@@ -1,0 +1,86 @@
+"""Collect expert demonstrations of a task. Interrupted, the same command goes on where it stopped."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..envs.collection import Episode, Recipe, attributes_of, collect, discard
+from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
+from ..errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `ontick demos`."""
+    parser.add_argument("--task", required=True, help="task id, such as metaworld/pick-place-v3")
+    parser.add_argument("--episodes", type=int, default=200, help="successful episodes to keep")
+    parser.add_argument("--seed", type=int, default=0, help="base seed; never shared with evaluation")
+    parser.add_argument("--noise", type=float, default=0.1, help="noise on executed actions (standard deviation)")
+    parser.add_argument("--settle-steps", type=int, default=10, help="steps recorded after success")
+    parser.add_argument("--out", type=Path, required=True, help="file to write; its ending follows the format")
+    parser.add_argument(
+        "--format", choices=[*FORMATS, "both"], help="zarr: Diffusion Policy; hdf5: robomimic (default: by the ending)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes; any number gives the same demonstrations")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Collect, save, report."""
+    recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps)
+    stem, targets = _targets(options.out, options.format)
+    missing = [path for path in targets if not _holds(path, recipe)]
+    if not missing:
+        print(f"{' and '.join(map(str, targets))}: already there, nothing to do")
+        return 0
+    partial = stem.with_name(stem.name + ".partial")
+    start_s = time.monotonic()
+    with tqdm(total=recipe.episodes, unit="episode", desc=recipe.task, disable=not sys.stderr.isatty()) as bar:
+
+        def advance(episode: Episode) -> None:
+            bar.update(episode.success_step >= 0)
+
+        demonstrations = collect(recipe, partial, options.workers, advance)
+    for path in missing:
+        write_demonstrations(path, demonstrations)
+    discard(partial)
+    failed, lengths = len(demonstrations.attributes["failed_seeds"]), demonstrations.lengths
+    print(
+        f"{len(demonstrations)} episodes of {recipe.task}, {lengths.mean():.1f} steps on average "
+        f"({lengths.min()} to {lengths.max()}); the expert succeeded in {len(demonstrations)} of "
+        f"{len(demonstrations) + failed} attempts; {time.monotonic() - start_s:.1f} s"
+    )
+    for path in missing:
+        print(f"saved {path} ({_size(path) / 1e6:.2f} MB)")
+    return 0
+
+
+def _targets(out: Path, form: str | None) -> tuple[Path, list[Path]]:
+    """The path without its ending, and the files to write."""
+    ending = out.suffix.removeprefix(".")
+    stem = out.with_suffix("") if ending in FORMATS else out
+    form = form or (ending if ending in FORMATS else "zarr")
+    if ending in FORMATS and form not in (ending, "both"):
+        raise InputError(f"got --out {out} with --format {form}: name it {stem}.{form}, or leave out --format")
+    formats = FORMATS if form == "both" else (form,)
+    return stem, [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
+
+
+def _holds(path: Path, recipe: Recipe) -> bool:
+    """Whether these demonstrations are there already. Raises InputError where others are."""
+    if not path.exists():
+        return False
+    found = read_demonstrations(path).attributes
+    different = [key for key, value in attributes_of(recipe).items() if found.get(key) != value]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"got {path}, which holds other demonstrations ({key}: {found.get(key)}, not {attributes_of(recipe)[key]}): "
+            f"choose another --out, or delete it"
+        )
+    return True
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size

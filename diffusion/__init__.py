@@ -1,0 +1,48 @@
+"""The mathematics: schedules, grids, the staircase, solvers, plans, programs and how to run them.
+
+Every sampler of the field is four choices: a Grid (which levels a position visits), a Stagger (how many steps a
+block lags behind the one before), a Birth (what a position holds on entry) and a View (which positions a network
+call sees). A Plan names the four, `build` compiles it for a denoiser into a static Program, an executor runs it.
+
+    program = build(denoiser, load_plan("ddim-10"), shape=(action_dim,), positions=16)
+    chunk = run_chunk(program, program.prepare(obs), seed, birth)     # [B, 16, action_dim]
+"""
+
+from .contracts import Block, Denoiser, Prediction, Rows
+from .executors import run_chunk, run_stream
+from .grids import Grid
+from .noise import keyed_normal
+from .plans import GridSpec, Plan, load_plan, named_plan, save_plan
+from .programs import Inputs, Outputs, Program, State, build
+from .schedules import Schedule, schedule
+from .solvers import Table, solver_table
+from .staircase import Staircase
+from .steps import History, solver_step
+
+__all__ = [
+    "Block",
+    "Denoiser",
+    "Grid",
+    "GridSpec",
+    "History",
+    "Inputs",
+    "Outputs",
+    "Plan",
+    "Prediction",
+    "Program",
+    "Rows",
+    "Schedule",
+    "Staircase",
+    "State",
+    "Table",
+    "build",
+    "keyed_normal",
+    "load_plan",
+    "named_plan",
+    "run_chunk",
+    "run_stream",
+    "save_plan",
+    "schedule",
+    "solver_step",
+    "solver_table",
+]

@@ -1,0 +1,179 @@
+"""Plans: how to denoise, as data.
+
+    name: ddim-10
+    grid: {kind: trained, steps: 10, spacing: leading}
+    solver: ddim
+    stagger: 0
+
+The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; anything else is
+a YAML file.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import yaml
+
+from ..errors import InputError
+from .grids import SPACINGS, Grid, at_indices, flow, spaced
+from .schedules import Schedule
+from .solvers import SOLVERS
+
+GRID_KINDS = ("trained", "custom", "flow")
+BIRTHS = ("noise", "noised", "guess")
+VIEWS = ("all", "partitions", "lookahead")
+NAMED_SPACING = {"ddpm": "leading", "ddim": "leading", "dpmpp": "logsnr", "unipc": "logsnr"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSpec:
+    """Which levels to visit.
+
+    trained  `steps` levels of the trained schedule 0..`entry` (the top by default), divided by `spacing`
+    custom   the training indices `labels`, ascending
+    flow     `steps` levels of flow matching, moved by `shift`
+    """
+
+    kind: str = "trained"
+    steps: int = 0
+    spacing: str = "leading"
+    entry: int | None = None
+    labels: tuple[int, ...] = ()
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        _one_of("grid kind", self.kind, GRID_KINDS)
+        _one_of("spacing", self.spacing, SPACINGS)
+        if self.kind == "custom" and not self.labels:
+            raise InputError("a custom grid needs its labels: a list of ascending training indices")
+        if self.kind != "custom" and self.steps < 1:
+            raise InputError(f"a grid needs at least 1 step, got {self.steps}")
+
+    def build(self, schedule: Schedule) -> Grid:
+        """The table of levels on a checkpoint's schedule. Raises InputError where the schedule cannot give it."""
+        if schedule.is_flow != (self.kind == "flow"):
+            raise InputError(f"a grid of kind {self.kind!r} does not fit a checkpoint with schedule {schedule.name!r}")
+        if self.kind == "flow":
+            return flow(self.steps, self.shift)
+        if self.kind == "custom":
+            return at_indices(schedule, np.array(self.labels))
+        return spaced(schedule, self.steps, self.spacing, self.entry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Grid, solver, stagger, birth and view: the whole of a sampler (see the package's docstring).
+
+    eta           DDIM's share of fresh noise
+    block         positions that always share a level
+    birth         noise: pure noise; noised: a guess, noised to the entry level; guess: a guess as it is
+    view, pieces  all: one call sees every position; partitions: `pieces` calls, each its own part of the window;
+                  lookahead: 2 `pieces` calls that overlap by half, of which the noisier half is kept
+    """
+
+    name: str
+    grid: GridSpec
+    solver: str
+    eta: float = 0.0
+    stagger: int = 0
+    block: int = 1
+    birth: str = "noise"
+    view: str = "all"
+    pieces: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of("solver", self.solver, tuple(SOLVERS))
+        _one_of("birth", self.birth, BIRTHS)
+        _one_of("view", self.view, VIEWS)
+        for key, least in (("stagger", 0), ("block", 1), ("pieces", 1)):
+            if getattr(self, key) < least:
+                raise InputError(f"plan {self.name!r}: {key} is {getattr(self, key)}, wanted at least {least}")
+        if self.pieces > 1 and self.view == "all":
+            raise InputError(f"plan {self.name!r}: view all sees everything in 1 piece, got {self.pieces}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, defaults left out; `from_dict` undoes it."""
+        return _differences(self)
+
+    @staticmethod
+    def from_dict(data: Any, origin: str = "plan") -> "Plan":
+        """Checks names and types of a plan read from a file. Raises InputError."""
+        data = _checked(Plan, data, origin)
+        if "grid" not in data or "solver" not in data or "name" not in data:
+            raise InputError(f"{origin}: a plan needs name, grid and solver, got {', '.join(data) or 'nothing'}")
+        grid = _checked(GridSpec, data["grid"], f"{origin}, grid")
+        return Plan(**{**data, "grid": GridSpec(**grid)})
+
+
+def named_plan(name: str) -> Plan | None:
+    """ddpm-K, ddim-K, dpmpp-K, unipc-K; None for any other name."""
+    match = re.fullmatch(rf"({'|'.join(NAMED_SPACING)})-(\d+)", name)
+    if not match:
+        return None
+    solver, steps = match[1], int(match[2])
+    return Plan(name=name, grid=GridSpec(steps=steps, spacing=NAMED_SPACING[solver]), solver=solver)
+
+
+def load_plan(name_or_file: str) -> Plan:
+    """A plan by name or from a YAML file. Raises InputError, saying what is known."""
+    plan = named_plan(name_or_file)
+    if plan is not None:
+        return plan
+    if not name_or_file.endswith((".yaml", ".yml")):
+        known = ", ".join(f"{solver}-K" for solver in NAMED_SPACING)
+        raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise InputError(f"no plan file {name_or_file}")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{name_or_file} is not YAML: {' '.join(str(error).split())}") from None
+    return Plan.from_dict(data, name_or_file)
+
+
+def save_plan(plan: Plan, path: str | Path) -> None:
+    Path(path).write_text(yaml.safe_dump(plan.to_dict(), sort_keys=False))
+
+
+def _one_of(what: str, got: Any, known: tuple[str, ...]) -> None:
+    if got not in known:
+        raise InputError(f"unknown {what} {got!r}; known: {', '.join(known)}")
+
+
+def _differences(value: Any) -> dict[str, Any]:
+    """A dataclass as plain data, without what equals its default."""
+    out = {}
+    for item in dataclasses.fields(value):
+        got = getattr(value, item.name)
+        if dataclasses.is_dataclass(got):
+            out[item.name] = _differences(got)
+        elif got != item.default:
+            out[item.name] = list(got) if isinstance(got, tuple) else got
+    return out
+
+
+def _checked(kind: type, data: Any, origin: str) -> dict[str, Any]:
+    """`data` as arguments of the dataclass `kind`: a mapping, only known names, each of the type it wants."""
+    if not isinstance(data, dict):
+        raise InputError(f"{origin}: wanted a mapping, got {type(data).__name__}")
+    wanted = get_type_hints(kind)
+    unknown = [str(key) for key in data if key not in wanted]
+    if unknown:
+        raise InputError(f"{origin}: unknown {', '.join(unknown)}; known: {', '.join(wanted)}")
+    out = {}
+    for key, value in data.items():
+        if wanted[key] == tuple[int, ...] and isinstance(value, list) and all(type(v) is int for v in value):
+            value = tuple(value)
+        elif wanted[key] is GridSpec and isinstance(value, dict):
+            pass  # checked by its own call
+        elif wanted[key] is float and type(value) is int:
+            value = float(value)
+        elif type(value) not in (get_args(wanted[key]) or (wanted[key],)):
+            raise InputError(f"{origin}: {key} is {value!r}, wanted {getattr(wanted[key], '__name__', wanted[key])}")
+        out[key] = value
+    return out

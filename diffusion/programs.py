@@ -1,0 +1,263 @@
+"""Programs: a plan compiled for one denoiser.
+
+`build(denoiser, plan, shape)` refuses what cannot run, with a reason, and otherwise returns a static Program:
+`prepare` once an observation or prompt, `start` for fresh lanes, and
+
+    tick(state, inputs) -> (state, outputs)
+
+One tick calls the network once per view for the positions in the window, each at its own level, takes one solver
+step per moving position, hands out what reached clean and gives birth at the tail. Level, position and noise are
+tensors, so no branch depends on data; lanes may be at different ticks and are reset one by one.
+
+A finite program keeps one row a position. An endless one keeps a ring: a row holds the position ids that are equal
+modulo its length, and everything a solver remembers sits in that row and is cleared by the next birth.
+
+Legend: B lanes, R rows, D... the shape of one position.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .births import born
+from .contracts import Denoiser, Rows
+from .grids import Grid
+from .noise import keyed_normal
+from .plans import Plan
+from .predictions import conversion
+from .solvers import Z, Table, solver_table
+from .staircase import Staircase
+from .steps import (
+    Coefficients,
+    History,
+    columns,
+    empty_history,
+    gathered_coefficients,
+    solver_step,
+    uniform_coefficients,
+)
+from .views import Call, calls, lookahead_context
+
+
+class State(NamedTuple):
+    """x and history: [B, R, D...]; tick, seed, birth: [B] int64 on the host."""
+
+    x: Tensor
+    history: History
+    tick: Tensor
+    seed: Tensor
+    birth: Tensor
+
+
+class Inputs(NamedTuple):
+    """What a tick is given: the context from `prepare`, and, where needed, what new positions are born from
+    (guess [B, R, D...]), conditioning and state of the rows in position order."""
+
+    context: Any
+    guess: Tensor | None = None
+    conditioning: Any = None
+    state: Any = None
+
+
+class Outputs(NamedTuple):
+    """x: [B, R, D...] after the tick; index: [B, R] position ids; clean: [B, R], which became clean in this tick."""
+
+    x: Tensor
+    index: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A compiled plan; made by `build` alone."""
+
+    denoiser: Denoiser
+    plan: Plan
+    grid: Grid
+    table: Table
+    staircase: Staircase
+    shape: tuple[int, ...]
+    rows: int
+    endless: bool
+    behind: int
+    views: tuple[Call, ...]
+    uniform: list[Coefficients]
+
+    @property
+    def ticks(self) -> int:
+        """Ticks of a finite program."""
+        return self.staircase.ticks(self.rows)
+
+    @property
+    def calls_per_tick(self) -> int:
+        return len(self.views)
+
+    def prepare(self, obs: Any) -> Any:
+        return self.denoiser.prepare(obs)
+
+    # -- noise ---------------------------------------------------------------------------------------------------
+
+    def noise(self, seed: Tensor, birth: Tensor, index: Tensor, level: Tensor, device: torch.device) -> Tensor:
+        """[..., B, R, D...] keyed by (seed, birth, position, level); seed, birth [B], index [B, R], level [..., B, R]."""
+        z = keyed_normal(seed[:, None], birth[:, None], index, level, math.prod(self.shape))
+        return z.reshape(*level.shape, *self.shape).to(device)
+
+    # -- positions -----------------------------------------------------------------------------------------------
+
+    def index(self, tick: Tensor) -> Tensor:
+        """[B, R] position ids held by the rows at `tick` [B]. Ids below 0 lie before the stream and are clean."""
+        row = torch.arange(self.rows)[None]
+        if not self.endless:
+            return row.expand(len(tick), -1)
+        done = ((tick - self.staircase.steps).div(self.staircase.lag, rounding_mode="floor") + 1).clamp(min=0)
+        first = (done * self.staircase.block - self.behind)[:, None]
+        return first + (row - first) % self.rows
+
+    def level(self, tick: Tensor, index: Tensor) -> Tensor:
+        """[B, R] grid levels of positions `index` after `tick` ticks."""
+        return self.staircase.steps - self.staircase.done(tick[:, None], index)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def start(self, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu") -> State:
+        """Fresh lanes: every row at its entry level. seed, birth: [B] int64; guess: [B, R, D...]."""
+        tick = torch.zeros_like(seed)
+        index = self.index(tick)
+        x = self._birth(seed, birth, index, guess, torch.device(device))
+        before = _spread(index < 0, x).to(x.device)
+        x = torch.where(before, torch.zeros_like(x), x)
+        return State(x, empty_history(self.table, x), tick, seed, birth)
+
+    def reset(self, state: State, lanes: Tensor, fresh: State) -> State:
+        """`state` with the lanes of the mask [B] taken from `fresh`."""
+
+        def pick(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+            if old is None or new is None:
+                return old
+            return torch.where(lanes.to(old.device).reshape(-1, *([1] * (old.dim() - 1))), new, old)
+
+        history = History(*(pick(o, n) for o, n in zip(state.history, fresh.history, strict=True)))
+        x, *keys = (pick(o, n) for o, n in zip(_tensors(state), _tensors(fresh), strict=True))
+        return State(x, history, *keys)  # type: ignore[arg-type]
+
+    def tick(self, state: State, inputs: Inputs) -> tuple[State, Outputs]:
+        """One tick of all lanes, each at its own place on the staircase."""
+        x, device = state.x, state.x.device
+        index = self.index(state.tick)
+        level = self.level(state.tick, index)
+        target = self.level(state.tick + 1, index)
+        moves = level != target
+        out = self._look(x, index, level, inputs)
+        z = None
+        if self.table.uses(Z):
+            z = self.noise(state.seed, state.birth, index, target, device)
+        stacked, used = self._stacked(device)
+        c = gathered_coefficients(stacked, used, level.to(device), x, self.table.corrected is not None)
+        after, history = solver_step(x, out, state.history, z, c, self.denoiser.clip)
+        mask = _spread(moves, x).to(device)
+        x = torch.where(mask, after, x)
+        history = History(*(_where(mask, n, o) for n, o in zip(history, state.history, strict=True)))
+        outputs = Outputs(x, index, moves & (target == 0))
+        state = State(x, history, state.tick + 1, state.seed, state.birth)
+        return (self._give_birth(state, index, inputs.guess) if self.endless else state), outputs
+
+    def predict_uniform(self, x: Tensor, step: int, context: Any, index: Tensor) -> Tensor:
+        """The network's output with all positions at level `step`: the tick's look where nothing is mixed."""
+        label = x.new_full(x.shape[:2], float(self.grid.label[step]), dtype=torch.float32)
+        return self.denoiser.predict(x, label, context, Rows(index)).x
+
+    # -- parts of a tick -----------------------------------------------------------------------------------------
+
+    def _look(self, x: Tensor, index: Tensor, level: Tensor, inputs: Inputs) -> Tensor:
+        """[B, R, D...] network output, computed view by view in position order and laid back into rows."""
+        device = x.device
+        label = torch.from_numpy(self.grid.label).float()[level].to(device)
+        order = index.argsort(1)
+        rows = torch.arange(len(x))[:, None]
+        seen, label, ids = x[rows, order], label[rows, order], index[rows, order]
+        out = torch.zeros_like(x)
+        for call in self.views:
+            see, keep = slice(call.start, call.stop), slice(call.keep, call.stop)
+            told = Rows(ids[:, see], inputs.conditioning, inputs.state)
+            result = self.denoiser.predict(seen[:, see], label[:, see], inputs.context, told).x.float()
+            out[rows, order[:, keep]] = result[:, call.keep - call.start :]
+        return out
+
+    def _stacked(self, device: torch.device) -> tuple[Tensor, list[bool]]:
+        table = columns(self.table, conversion(self.denoiser.prediction, self.grid))
+        return torch.from_numpy(table).float().to(device), [bool(c.any()) for c in table[1:].T]
+
+    def _birth(self, seed: Tensor, birth: Tensor, index: Tensor, guess: Tensor | None, device) -> Tensor:
+        entry = torch.full_like(index, self.grid.steps)
+        z = self.noise(seed, birth, index, entry, device)
+        return born(self.plan.birth, z, guess, float(self.grid.alpha[-1]), float(self.grid.sigma[-1]))
+
+    def _give_birth(self, state: State, old: Tensor, guess: Tensor | None) -> State:
+        """Rows whose position left the ring take the next id: a birth, with an empty history."""
+        index = self.index(state.tick)
+        mask = _spread(index != old, state.x).to(state.x.device)
+        fresh = self._birth(state.seed, state.birth, index, guess, state.x.device)
+        history = History(*(None if h is None else torch.where(mask, torch.zeros_like(h), h) for h in state.history))
+        return state._replace(x=torch.where(mask, fresh, state.x), history=history)
+
+
+def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int | None) -> Program:
+    """Compile a plan. shape: D... of one position; positions: how many, or None for an endless stream.
+
+    Raises InputError with the reason where the denoiser cannot run the plan.
+    """
+    grid = plan.grid.build(denoiser.schedule)
+    table = solver_table(plan.solver, grid, plan.eta)
+    if (plan.solver == "euler") != denoiser.schedule.is_flow:
+        raise InputError(
+            f"plan {plan.name!r}: solver {plan.solver} does not fit schedule {denoiser.schedule.name!r} "
+            "(euler is for flow matching, and flow matching for euler)"
+        )
+    staircase = Staircase(grid.steps, plan.stagger, plan.block)
+    if staircase.lag and denoiser.levels == "sample":
+        raise InputError(
+            f"plan {plan.name!r} mixes levels (stagger {plan.stagger}), but this network takes one level a sample; "
+            "use stagger 0 or a network trained with a level a position"
+        )
+    endless, behind = positions is None, 0
+    if positions is None:
+        rows = staircase.blocks_in_flight * plan.block
+        if plan.view == "lookahead":
+            behind = lookahead_context(rows, plan.pieces)
+        rows += behind
+    elif positions < 1 or positions % plan.block:
+        raise InputError(f"plan {plan.name!r}: {positions} positions do not divide into blocks of {plan.block}")
+    elif plan.view == "lookahead":
+        raise InputError(f"plan {plan.name!r}: lookahead is for endless streams; it keeps clean positions in sight")
+    else:
+        rows = positions
+    return Program(
+        denoiser=denoiser,
+        plan=plan,
+        grid=grid,
+        table=table,
+        staircase=staircase,
+        shape=tuple(shape),
+        rows=rows,
+        endless=endless,
+        behind=behind,
+        views=calls(plan.view, rows, plan.pieces),
+        uniform=uniform_coefficients(grid, table, conversion(denoiser.prediction, grid)),
+    )
+
+
+def _tensors(state: State) -> tuple[Tensor, ...]:
+    return (state.x, state.tick, state.seed, state.birth)
+
+
+def _where(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+    return None if new is None or old is None else torch.where(mask, new, old)
+
+
+def _spread(mask: Tensor, like: Tensor) -> Tensor:
+    """[B, R] -> [B, R, 1...]"""
+    return mask.reshape(*mask.shape, *([1] * (like.dim() - 2)))

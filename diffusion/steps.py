@@ -1,0 +1,101 @@
+"""One solver step, the only arithmetic of the engine.
+
+Its coefficients are either Python floats (all positions at one level, known when the program is built) or tensors
+[B, N, 1...] gathered by level (positions at their own levels). The expression is the same, so are the bits.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .grids import Grid
+from .predictions import Conversion
+from .solvers import BASE, COLUMNS, EPS, PREV, PREV2, X0, Table
+
+Coefficient = float | Tensor | None  # None: the term is left out
+
+
+class Coefficients(NamedTuple):
+    """What one step needs: output -> x0, output -> eps, and the solver's rows (corrected is None where unused)."""
+
+    x0: tuple[Coefficient, Coefficient]
+    eps: tuple[Coefficient, Coefficient]
+    next: tuple[Coefficient, ...]
+    corrected: tuple[Coefficient, ...] | None
+
+
+class History(NamedTuple):
+    """What a multistep solver remembers of each position; None where the solver does not use it."""
+
+    base: Tensor | None
+    x0_prev: Tensor | None
+    x0_prev2: Tensor | None
+
+
+def columns(table: Table, convert: Conversion) -> np.ndarray:
+    """[S + 1, 18] float64: x0 (2), eps (2), next (7), corrected (7)."""
+    corrected = np.zeros_like(table.next) if table.corrected is None else table.corrected
+    pairs = np.stack([convert.x0_x, convert.x0_out, convert.eps_x, convert.eps_out], 1)
+    return np.concatenate([pairs, table.next, corrected], 1)
+
+
+def coefficients(values: list[Coefficient], corrects: bool) -> Coefficients:
+    """18 values in the order of `columns` as named coefficients."""
+    n = 4 + len(COLUMNS)
+    corrected = tuple(values[n:]) if corrects else None
+    return Coefficients((values[0], values[1]), (values[2], values[3]), tuple(values[4:n]), corrected)
+
+
+def uniform_coefficients(grid: Grid, table: Table, convert: Conversion) -> list[Coefficients]:
+    """[S + 1] entries of floats: row k is the step from level k, its zero terms left out."""
+    rows = columns(table, convert)
+    return [coefficients([float(v) or None for v in row], table.corrected is not None) for row in rows]
+
+
+def gathered_coefficients(stacked: Tensor, used: list[bool], level: Tensor, like: Tensor, corrects: bool):
+    """Coefficients of mixed levels: stacked [S + 1, 18] float32, level [B, N] int64 -> tensors [B, N, 1...]."""
+    picked = stacked[level]  # [B, N, 18]
+    shape = (*level.shape, *([1] * (like.dim() - 2)))
+    return coefficients([picked[..., i].reshape(shape) if u else None for i, u in enumerate(used)], corrects)
+
+
+def solver_step(
+    x: Tensor, out: Tensor, history: History, z: Tensor | None, c: Coefficients, clip: float | None
+) -> tuple[Tensor, History]:
+    """x, out, z: [B, N, D...] at fp32 -> (x one level lower, history for the next step).
+
+    x0 is clamped before it is used or remembered; eps stays the network's own, as diffusers' default has it.
+    """
+    x0 = _sum(c.x0, (x, out))
+    if clip is not None:
+        x0 = x0.clamp(-clip, clip)
+    eps = _sum(c.eps, (x, out)) if c.next[EPS] is not None else None
+    terms = (x, x0, eps, *history, z)
+    after = _sum(c.next, terms)
+    base = history.base
+    if base is not None:
+        base = _sum(c.corrected, terms) if c.corrected is not None else base
+    prev = None if history.x0_prev is None else x0
+    prev2 = None if history.x0_prev2 is None else history.x0_prev
+    return after, History(base, prev, prev2)
+
+
+def empty_history(table: Table, x: Tensor) -> History:
+    """Zeros for what the table reads, None for the rest."""
+    keep = [torch.zeros_like(x) if table.uses(column) else None for column in (BASE, PREV, PREV2)]
+    return History(*keep)
+
+
+def _sum(weights, terms) -> Tensor:
+    total = None
+    for weight, term in zip(weights, terms, strict=True):
+        if weight is not None:
+            part = term if isinstance(weight, float) and weight == 1.0 else weight * term
+            total = part if total is None else total + part
+    assert total is not None, "a step with no terms"
+    return total
+
+
+__all__ = ["X0", "Coefficients", "History", "empty_history", "solver_step", "uniform_coefficients"]

@@ -1,0 +1,207 @@
+"""Collecting expert demonstrations: DART-style, resumable, and the same for any number of workers.
+
+The expert's action is recorded and a noisy copy of it is executed (Laskey et al., DART, 2017). The noise leads the
+robot beside the expert's path, where the recorded action still says how to come back: coverage with clean labels.
+"""
+
+import json
+import multiprocessing
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ..errors import InputError
+from .demonstrations import Demonstrations
+from .files import whole
+from .seeds import SEEDS_PER_BASE, demonstration_seeds
+from .tasks import Expert, Task, find_task
+
+MIN_SUCCESS = 0.1  # an expert that succeeds less often is refused, not waited for
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a set of demonstrations."""
+
+    task: str
+    episodes: int
+    seed: int = 0
+    noise: float = 0.1  # standard deviation added to each executed action, of a range of [-1, 1]
+    settle_steps: int = 10  # recorded after success, so that the last chunks have a target at rest
+
+    def __post_init__(self) -> None:
+        find_task(self.task)
+        if not 1 <= self.episodes <= SEEDS_PER_BASE // 20:
+            raise InputError(f"got {self.episodes} episodes, wanted 1 to {SEEDS_PER_BASE // 20}")
+        if not (np.isfinite(self.noise) and 0.0 <= self.noise <= 1.0):
+            raise InputError(f"got noise {self.noise}, wanted a standard deviation of 0 to 1")
+        demonstration_seeds(self.seed, 1)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One attempt of the expert: t rows, and the row at which it succeeded, or -1."""
+
+    seed: int
+    observations: np.ndarray  # float32 [t, Do]
+    actions: np.ndarray  # float32 [t, Da], what the expert wanted
+    success_step: int
+
+
+def record_episode(env: gymnasium.Env, expert: Expert, task: Task, recipe: Recipe, seed: int) -> Episode:
+    """Let the expert act until it has succeeded and settled, or the time is over. A function of the seed alone."""
+    noise = np.random.default_rng([seed, 1])  # a stream of its own: the environment draws from the bare seed
+    observations, actions, success_step = [], [], -1
+    observation, _ = env.reset(seed=seed)
+    for step in range(task.max_steps):
+        wanted = expert(observation)
+        observations.append(np.asarray(observation, np.float32))
+        actions.append(wanted)
+        disturbed = wanted + recipe.noise * noise.standard_normal(wanted.shape)
+        observation, _, _, truncated, info = env.step(np.clip(disturbed, -1.0, 1.0).astype(np.float32))
+        if info["success"] and success_step < 0:
+            success_step = step
+        if truncated or 0 <= success_step <= step - recipe.settle_steps:
+            break
+    return Episode(seed, np.stack(observations), np.stack(actions), success_step)
+
+
+def collect(
+    recipe: Recipe,
+    partial: Path,
+    workers: int = 1,
+    on_episode: Callable[[Episode], None] = lambda _: None,
+) -> Demonstrations:
+    """The first `episodes` successful demonstrations, in the order of their seeds.
+
+    Each attempt is kept in the folder `partial` as soon as it is over; a second call with the same recipe goes on
+    from there. The caller deletes the folder once the demonstrations are saved. Raises InputError where the folder
+    belongs to another recipe or the expert nearly always fails.
+    """
+    if workers < 1:
+        raise InputError(f"got {workers} workers, wanted at least 1")
+    _claim(partial, recipe)
+    kept: list[Episode] = []
+    failed: list[int] = []
+    with _mapper(recipe, partial, workers) as attempt_all:
+        while len(kept) < recipe.episodes:
+            # As many attempts as episodes are missing: so the kept ones never depend on who finished first.
+            tried, missing = len(kept) + len(failed), recipe.episodes - len(kept)
+            if tried >= 20 and len(kept) < MIN_SUCCESS * tried:
+                raise InputError(f"got {len(kept)} successes in {tried} attempts at {recipe.task}: lower --noise")
+            seeds = demonstration_seeds(recipe.seed, tried + missing)[tried:]
+            for seed in attempt_all(seeds):
+                episode = _load(partial, seed)
+                if episode.success_step < 0:
+                    failed.append(seed)
+                else:
+                    kept.append(episode)
+                on_episode(episode)
+    return _joined(recipe, kept, failed)
+
+
+def discard(partial: Path) -> None:
+    """Delete the attempts, once the demonstrations made of them are saved."""
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def attributes_of(recipe: Recipe) -> dict[str, Any]:
+    """What a file says about its making; a file with other values holds other demonstrations."""
+    return {**asdict(recipe), "versions": find_task(recipe.task).version, "expert": "scripted"}
+
+
+def _joined(recipe: Recipe, kept: list[Episode], failed: list[int]) -> Demonstrations:
+    return Demonstrations(
+        observations=np.concatenate([episode.observations for episode in kept]),
+        actions=np.concatenate([episode.actions for episode in kept]),
+        episode_ends=np.cumsum([len(episode.actions) for episode in kept], dtype=np.int64),
+        attributes=attributes_of(recipe)
+        | {
+            "seeds": [episode.seed for episode in kept],
+            "failed_seeds": failed,
+            "success_steps": [episode.success_step for episode in kept],
+        },
+    )
+
+
+def _claim(partial: Path, recipe: Recipe) -> None:
+    """Mark the folder as belonging to this recipe, or make sure that it does. The episode count may differ."""
+    wanted = attributes_of(recipe)
+    del wanted["episodes"]
+    note = partial / "recipe.json"
+    if note.exists():
+        if json.loads(note.read_text()) != wanted:
+            raise InputError(f"got unfinished work of other settings in {partial}: finish it, or delete that folder")
+        return
+    with whole(note) as temporary:
+        temporary.write_text(json.dumps(wanted))
+
+
+def _attempt_path(partial: Path, seed: int) -> Path:
+    return partial / f"seed-{seed}.npz"
+
+
+def _save(partial: Path, episode: Episode) -> None:
+    with whole(_attempt_path(partial, episode.seed)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **asdict(episode))
+
+
+def _load(partial: Path, seed: int) -> Episode:
+    path = _attempt_path(partial, seed)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Episode(seed, arrays["observations"], arrays["actions"], int(arrays["success_step"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"got {path}, which cannot be read ({error}): delete it and run the command again") from error
+
+
+class _Attempt:
+    """Makes and saves one episode of a recipe. It builds its environment on first use, once a process."""
+
+    def __init__(self, recipe: Recipe, partial: Path):
+        self.recipe, self.partial, self.task = recipe, partial, find_task(recipe.task)
+        self.env: gymnasium.Env | None = None
+
+    def __call__(self, seed: int) -> int:
+        if not _attempt_path(self.partial, seed).exists():
+            if self.env is None:
+                self.env = self.task.make(stop_on_success=False)
+            _save(self.partial, record_episode(self.env, self.task.expert(), self.task, self.recipe, seed))
+        return seed
+
+    def close(self) -> None:
+        if self.env is not None:
+            self.env.close()
+
+
+_worker_attempt: _Attempt  # of this worker process
+
+
+def _start_worker(recipe: Recipe, partial: Path) -> None:
+    global _worker_attempt
+    _worker_attempt = _Attempt(recipe, partial)
+
+
+def _work(seed: int) -> int:
+    return _worker_attempt(seed)
+
+
+@contextmanager
+def _mapper(recipe: Recipe, partial: Path, workers: int) -> Iterator[Callable[[list[int]], Iterator[int]]]:
+    """A map over seeds, in their order: in this process, or in several started afresh."""
+    if workers == 1:
+        attempt = _Attempt(recipe, partial)
+        try:
+            yield lambda seeds: map(attempt, seeds)
+        finally:
+            attempt.close()
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (recipe, partial)) as pool:
+        yield lambda seeds: pool.imap(_work, seeds)

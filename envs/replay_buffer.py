@@ -1,0 +1,62 @@
+"""The zarr replay buffer of Diffusion Policy: `data/obs`, `data/action`, `meta/episode_ends`, in zarr format 2."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .demonstrations import Demonstrations
+from .files import whole
+
+CHUNK_BYTES = 2 * 2**20
+
+
+def write_replay_buffer(path: str | Path, demonstrations: Demonstrations) -> None:
+    """Write the folder `path`, under a temporary name first. The attribute `complete` comes last."""
+    import zarr
+
+    with whole(Path(path)) as temporary:
+        root = zarr.open_group(str(temporary), mode="w", zarr_format=2)
+        _put(root, "data/obs", demonstrations.observations.astype(np.float32))
+        _put(root, "data/action", demonstrations.actions.astype(np.float32))
+        _put(root, "meta/episode_ends", demonstrations.episode_ends.astype(np.int64))
+        root.attrs.update({**demonstrations.attributes, "complete": True})
+
+
+def read_replay_buffer(path: str | Path) -> Demonstrations:
+    """Read and check a replay buffer. Buffers of Diffusion Policy itself, without our attributes, are read too.
+
+    Raises InputError for what is missing, half written or inconsistent.
+    """
+    import zarr
+
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"got no folder {path}, wanted a zarr replay buffer: make one with `ontick demos`")
+    try:
+        root = zarr.open_group(str(path), mode="r")
+    except Exception as error:  # zarr has many, by version and by what is wrong
+        raise InputError(f"got {path}, which zarr cannot open ({error}), wanted a replay buffer") from error
+    attributes = dict(root.attrs)
+    if "task" in attributes and attributes.get("complete") is not True:
+        raise InputError(f"got {path}, which was not written to its end: delete it and run `ontick demos` again")
+    observations, actions = _get(root, path, "data/obs"), _get(root, path, "data/action")
+    ends = _get(root, path, "meta/episode_ends")
+    return Demonstrations(
+        observations.astype(np.float32), actions.astype(np.float32), ends.astype(np.int64), attributes
+    )
+
+
+def _put(root: Any, name: str, rows: np.ndarray) -> None:
+    import numcodecs
+
+    steps = max(1, min(len(rows), CHUNK_BYTES // (rows.itemsize * int(np.prod(rows.shape[1:])))))
+    codec = numcodecs.Blosc("lz4", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
+    root.create_array(name, data=rows, chunks=(steps, *rows.shape[1:]), compressors=codec)
+
+
+def _get(root: Any, path: Path, name: str) -> np.ndarray:
+    if name not in root:
+        raise InputError(f"got {path} without {name}, wanted data/obs, data/action and meta/episode_ends")
+    return np.asarray(root[name][:])

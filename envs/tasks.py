@@ -1,0 +1,99 @@
+"""The tasks: what a policy sees, what it commands, who can show it, and how to make one."""
+
+import difflib
+import functools
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ..errors import InputError
+
+Expert = Callable[[np.ndarray], np.ndarray]  # observation [Do] -> action float32 [Da]
+
+METAWORLD_NAMES = (
+    "assembly basketball bin-picking box-close button-press button-press-topdown button-press-topdown-wall "
+    "button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open "
+    "door-unlock drawer-close drawer-open faucet-close faucet-open hammer hand-insert handle-press handle-press-side "
+    "handle-pull handle-pull-side lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place "
+    "pick-place-wall plate-slide plate-slide-back plate-slide-back-side plate-slide-side push push-back push-wall "
+    "reach reach-wall shelf-place soccer stick-pull stick-push sweep sweep-into window-close window-open"
+).split()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: Do observation numbers in, Da action numbers out, at most `max_steps` steps an episode."""
+
+    id: str
+    observation_dim: int
+    action_dim: int
+    max_steps: int
+    gripper_dims: tuple[int, ...]  # indices of the action that are gripper commands, not motion
+    packages: tuple[str, ...]  # what the physics depends on
+    make_expert: Callable[[], Expert]
+
+    def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
+        """The environment; `options` are those of its constructor (`max_steps`, `stop_on_success`, ...)."""
+        return gymnasium.make(self.id, render_mode="rgb_array" if render else None, **options)
+
+    def expert(self) -> Expert:
+        """A scripted expert, its actions clipped to [-1, 1]. One a lane: an expert may keep state."""
+        return self.make_expert()
+
+    def hold(self, last_action: np.ndarray) -> np.ndarray:
+        """The action where no answer is there: no motion, the gripper as it was. [..., Da] -> [..., Da]"""
+        action = np.zeros_like(last_action)
+        gripper = list(self.gripper_dims)
+        action[..., gripper] = last_action[..., gripper]
+        return action
+
+    @property
+    def version(self) -> dict[str, str]:
+        """The versions of the packages that decide what an episode looks like."""
+        return {package: importlib.metadata.version(package) for package in self.packages}
+
+
+def find_task(task_id: str) -> Task:
+    """The task of that id. Raises InputError, with the nearest ids, where there is none."""
+    if task_id in TASKS:
+        return TASKS[task_id]
+    near = difflib.get_close_matches(task_id, TASKS, n=3, cutoff=0.5)
+    wanted = f"did you mean {' or '.join(near)}?" if near else f"one of {len(TASKS)}, such as metaworld/pick-place-v3"
+    raise InputError(f"got unknown task {task_id!r}: {wanted}")
+
+
+def register_environments() -> None:
+    """Make every task known to `gymnasium.make`. Its simulator is imported when an environment is made."""
+    for task_id in TASKS:
+        name = task_id.removeprefix("metaworld/")
+        gymnasium.register(
+            task_id,
+            entry_point=f"{__package__}.metaworld:MetaWorldEnv",
+            kwargs={"name": name},
+            disable_env_checker=True,  # it checks every step of every episode
+        )
+
+
+def _metaworld_expert(name: str) -> Expert:
+    from .metaworld import scripted_expert
+
+    return scripted_expert(name)
+
+
+def _metaworld_task(name: str) -> Task:
+    return Task(
+        id=f"metaworld/{name}",
+        observation_dim=39,
+        action_dim=4,
+        max_steps=500,
+        gripper_dims=(3,),
+        packages=("metaworld", "mujoco"),
+        make_expert=functools.partial(_metaworld_expert, name),
+    )
+
+
+TASKS: dict[str, Task] = {task.id: task for task in (_metaworld_task(f"{name}-v3") for name in METAWORLD_NAMES)}

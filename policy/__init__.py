@@ -1,0 +1,23 @@
+"""Action denoisers and what is needed to train and serve them.
+
+The training and timing core: it needs torch, numpy, einops and safetensors, no simulator.
+"""
+
+from .checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
+from .chunk_policy import DiffusionPolicy
+from .normaliser import Normaliser
+from .training import TrainingConfig, train
+from .transformer import TransformerConfig, TransformerForDiffusion
+
+__all__ = [
+    "Checkpoint",
+    "DiffusionPolicy",
+    "Normaliser",
+    "TrainingConfig",
+    "TransformerConfig",
+    "TransformerForDiffusion",
+    "load_checkpoint",
+    "read_config",
+    "save_checkpoint",
+    "train",
+]

@@ -1,0 +1,124 @@
+"""Checkpoints: a folder, nothing pickled.
+
+    config.json               format, family, task, network shape, how it was trained
+    model.safetensors         the (EMA) weights, fp16 or fp32
+    normaliser.safetensors    {obs,action}.{scale,offset}, fp32
+
+Weights are always run in fp32; fp16 is how they travel.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+from .normaliser import Normaliser
+from .transformer import TransformerConfig, TransformerForDiffusion
+
+FORMAT = "ontick-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained policy as it lies on disk. `about`: task, data and training, free-form but JSON."""
+
+    network: TransformerForDiffusion
+    normaliser: Normaliser
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = True) -> None:
+    """Write the folder whole or not at all. `half` stores the weights as fp16."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging.chmod(0o755)
+    config = {
+        "format": FORMAT,
+        "family": "diffusion-transformer",
+        "network": checkpoint.network.config.to_dict(),
+        "about": checkpoint.about,
+    }
+    weights = checkpoint.network.state_dict()
+    if half:
+        weights = {k: v.half() for k, v in weights.items()}
+    (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in weights.items()}, staging / "model.safetensors")
+    save_file(checkpoint.normaliser.tensors(), staging / "normaliser.safetensors")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(staging, folder)
+
+
+def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint folder, fp32, in evaluation mode. Raises InputError naming what is wrong with it."""
+    folder = Path(folder)
+    config = read_config(folder)
+    if config.get("family") != "diffusion-transformer":
+        raise InputError(f"{folder}: family {config.get('family')!r} is not a diffusion transformer")
+    network = TransformerForDiffusion(_network_config(folder, config.get("network")))
+    weights = {k: v.float() for k, v in _read(folder, "model.safetensors").items()}
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{folder}/model.safetensors does not fit config.json: {_first(error)}") from None
+    normaliser = Normaliser.from_tensors(_read(folder, "normaliser.safetensors"))
+    _same_width(folder, network.config, normaliser)
+    network.eval().requires_grad_(False)
+    return Checkpoint(network.to(device), normaliser.to(device), config.get("about", {}))
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder, checked for its format. Raises InputError."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a checkpoint: it has no config.json")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        got = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(f"{path}: format is {got!r}, wanted {FORMAT!r}")
+    return config
+
+
+def _network_config(folder: Path, data: Any) -> TransformerConfig:
+    known = {f.name for f in fields(TransformerConfig)}
+    if not isinstance(data, dict) or not set(data) <= known:
+        extra = sorted(set(data) - known) if isinstance(data, dict) else data
+        raise InputError(f"{folder}/config.json: unknown network settings {extra}; known: {', '.join(sorted(known))}")
+    try:
+        return TransformerConfig(**data)
+    except TypeError as error:
+        raise InputError(f"{folder}/config.json: network settings do not fit: {error}") from None
+
+
+def _read(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"checkpoint {folder} has no {name}; without it the policy cannot run")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {_first(error)}") from None
+
+
+def _same_width(folder: Path, config: TransformerConfig, normaliser: Normaliser) -> None:
+    got = (normaliser.obs_scale.numel(), normaliser.action_scale.numel())
+    wanted = (config.observation_dim, config.action_dim)
+    if got != wanted:
+        raise InputError(f"{folder}: the normaliser is for observations and actions of {got}, the network {wanted}")
+
+
+def _first(error: Exception) -> str:
+    """The first lines of an error, as one short line."""
+    return " ".join(str(error).split())[:200]

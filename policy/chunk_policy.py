@@ -1,0 +1,117 @@
+"""A diffusion policy as the control loop sees it: observations in, chunks of actions out.
+
+    policy = DiffusionPolicy(load_checkpoint(folder), load_plan("ddim-10"), width=16)
+    policy.reset(lanes=[0, 1], seeds=[7, 9])
+    actions = policy.predict_action_chunk(obs, lanes=[0, 1])        # [2, Ta, Da]
+
+Every network call runs at `width` lanes: fewer are padded. Rounding depends on the batch width and noise on the
+lane's seed and on which of its chunks this is, so a lane's actions do not depend on who else is served.
+
+Legend: L lanes asked for, To, Ta, Da, Do; Th = Tp - To + 1 rows from the newest observation on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..diffusion import Plan, Program, build, run_chunk
+from ..errors import InputError
+from .checkpoint import Checkpoint
+
+
+class DiffusionPolicy:
+    """Implements the Policy contract with one checkpoint and one plan."""
+
+    def __init__(self, checkpoint: Checkpoint, plan: Plan, width: int = 1) -> None:
+        """width: lanes of every network call. Raises InputError where the checkpoint cannot run the plan."""
+        config = checkpoint.network.config
+        self.checkpoint, self.plan, self.width = checkpoint, plan, width
+        self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
+        self.observation_dim, self.action_dim = config.observation_dim, config.action_dim
+        self.program: Program = build(checkpoint.network, plan, (config.action_dim,), config.horizon)
+        self.calls_per_chunk = self.program.ticks * self.program.calls_per_tick
+        self._seed: dict[int, int] = {}
+        self._births: dict[int, int] = {}
+        self._queue: dict[int, list[np.ndarray]] = {}
+        self._window: dict[int, np.ndarray] = {}
+
+    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> None:
+        """Start episodes: lane i draws its noise from seeds[i], from its first chunk on."""
+        for lane, seed in zip(lanes, seeds, strict=True):
+            self._seed[lane], self._births[lane] = int(seed), 0
+            self._queue.pop(lane, None)
+            self._window.pop(lane, None)
+
+    def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail. Row 0
+        belongs to the newest observation. Each call is a new birth of its lanes."""
+        obs = self._checked(obs, lanes)
+        parts = [self._padded(obs[i : i + self.width], lanes[i : i + self.width]) for i in range(0, len(obs), self.width)]
+        return np.concatenate(parts)
+
+    def predict_action_chunk(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        """obs: [L, To, Do] -> [L, Ta, Da]."""
+        return self.predict_with_tail(obs, lanes)[:, : self.n_action_steps]
+
+    def select_action(self, obs: np.ndarray) -> np.ndarray:
+        """obs: [B, Do], the newest of lanes 0..B-1 -> [B, Da]; asks for a chunk when a lane's last one is used up."""
+        lanes = range(len(obs))
+        self._remember(np.asarray(obs, dtype=np.float32))
+        empty = [lane for lane in lanes if not self._queue.get(lane)]
+        if empty:
+            chunks = self.predict_action_chunk(np.stack([self._window[lane] for lane in empty]), empty)
+            self._queue.update({lane: list(chunk) for lane, chunk in zip(empty, chunks, strict=True)})
+        return np.stack([self._queue[lane].pop(0) for lane in lanes])
+
+    # -- the two timed stages -------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, obs: np.ndarray) -> Any:
+        """[width, To, Do] -> the program's context: everything that does not depend on the level."""
+        device = self.checkpoint.normaliser.obs_scale.device
+        x = torch.from_numpy(np.asarray(obs, dtype=np.float32)).to(device)
+        return self.program.prepare(self.checkpoint.normaliser.normalise("obs", x))
+
+    @torch.inference_mode()
+    def denoise(self, context: Any, seeds: Sequence[int], births: Sequence[int]) -> np.ndarray:
+        """Context and keys of `width` lanes -> [width, Th, Da]. Returning to numpy waits for the device."""
+        rows = run_chunk(self.program, context, torch.tensor(seeds), torch.tensor(births))
+        rows = self.checkpoint.normaliser.unnormalise("action", rows[:, self.n_obs_steps - 1 :])
+        return rows.cpu().numpy()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _padded(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        spare = self.width - len(lanes)
+        filled = np.concatenate([obs, np.repeat(obs[-1:], spare, 0)])
+        seeds = [self._seed[lane] for lane in lanes] + [0] * spare
+        births = [self._births[lane] for lane in lanes] + [0] * spare
+        actions = self.denoise(self.encode(filled), seeds, births)[: len(lanes)]
+        for lane in lanes:
+            self._births[lane] += 1
+        return actions
+
+    def _checked(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        obs = np.asarray(obs, dtype=np.float32)
+        wanted = (len(lanes), self.n_obs_steps, self.observation_dim)
+        if obs.shape != wanted or not lanes:
+            raise InputError(f"observations have shape {obs.shape}, wanted {wanted} (lanes, To, Do)")
+        if not np.isfinite(obs).all():
+            bad = [lanes[i] for i in np.unique(np.argwhere(~np.isfinite(obs))[:, 0])]
+            raise InputError(f"observations of lanes {bad} hold NaN or infinity; mend the sensor or the environment")
+        unknown = [lane for lane in lanes if lane not in self._seed]
+        if unknown:
+            raise InputError(f"lanes {unknown} were never reset; call reset(lanes, seeds) first")
+        return obs
+
+    def _remember(self, obs: np.ndarray) -> None:
+        """Shift each lane's window of To observations; a fresh window repeats its first one."""
+        for lane, newest in enumerate(obs):
+            window = self._window.get(lane)
+            if window is None:
+                window = np.repeat(newest[None], self.n_obs_steps, 0)
+            else:
+                window = np.concatenate([window[1:], newest[None]])
+            self._window[lane] = window

@@ -1,0 +1,208 @@
+"""EMA training of a diffusion policy with the published hyper-parameters, resumable after a kill.
+
+A step: a batch of windows, noise at a random trained level a sample, mean squared error on what the network
+predicts. State is saved whole or not at all; a resumed run continues bit for bit on the same machine, because
+every step's batch, levels and noise are drawn from (seed, step).
+
+Legend: M windows, Tp rows, To observation steps, E episodes.
+"""
+
+import copy
+import json
+import math
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .checkpoint import Checkpoint
+from .normaliser import Normaliser
+from .transformer import Attention, TransformerConfig, TransformerForDiffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Defaults are Diffusion Policy's for the transformer on low-dimensional observations."""
+
+    steps: int = 100_000
+    batch: int = 256
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-3
+    warmup: int = 1000
+    ema_power: float = 0.75
+    ema_max: float = 0.9999
+    seed: int = 0
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training {name} is {getattr(self, name)}, wanted at least 1")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training windows over whole episodes: To - 1 rows of padding before, Ta - 1 after, edges repeated."""
+
+    observations: Tensor  # [frames, Do], normalised
+    actions: Tensor  # [frames, Da], normalised
+    frame: Tensor  # [M, Tp] int64: which frame each row of a window reads
+
+    def batch(self, picks: Tensor, n_obs_steps: int) -> tuple[Tensor, Tensor]:
+        """picks: [B] -> observations [B, To, Do], actions [B, Tp, Da]."""
+        frame = self.frame[picks]
+        return self.observations[frame[:, :n_obs_steps]], self.actions[frame]
+
+
+def window_frames(episode_ends: np.ndarray, config: TransformerConfig) -> np.ndarray:
+    """[M, Tp] frames of every window: one for each start from -(To - 1) up to where Ta - 1 rows lie past the end."""
+    rows = np.arange(config.horizon)
+    windows, start = [], 0
+    for end in episode_ends:
+        first = np.arange(start - (config.n_obs_steps - 1), end - config.horizon + config.n_action_steps)
+        if len(first) == 0:  # an episode shorter than a window is still seen once
+            first = np.array([start - (config.n_obs_steps - 1)])
+        windows.append((first[:, None] + rows).clip(start, end - 1))
+        start = end
+    return np.concatenate(windows)
+
+
+def optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; weights of linear layers and attention decay, biases, norms and position embeddings do not."""
+    decay, keep = [], []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            matrix = name.endswith("weight") and isinstance(module, nn.Linear | Attention | nn.MultiheadAttention)
+            (decay if matrix else keep).append(parameter)
+    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to 0."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def ema_decay(step: int, config: TrainingConfig) -> float:
+    """1 - (1 + step)^-power, at most `ema_max`; 0 on the first step."""
+    return min(config.ema_max, 1 - (1 + step) ** -config.ema_power)
+
+
+def loss(network: TransformerForDiffusion, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Mean squared error on the network's own parameterisation at a uniformly drawn trained level a sample."""
+    alpha_bar = torch.from_numpy(network.schedule.alpha_bar).float()
+    t = torch.randint(len(alpha_bar), (len(actions),), generator=generator)
+    noise = torch.randn(actions.shape, generator=generator).to(actions.device)
+    a = alpha_bar[t].sqrt()[:, None, None].to(actions.device)
+    s = (1 - alpha_bar[t]).sqrt()[:, None, None].to(actions.device)
+    target = {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[network.prediction]
+    out = network(a * actions + s * noise, t.to(actions.device), obs)
+    return nn.functional.mse_loss(out, target)
+
+
+def train(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    episode_ends: np.ndarray,
+    network_config: TransformerConfig,
+    config: TrainingConfig,
+    *,
+    discrete_dims: tuple[int, ...] = (),
+    state_file: str | Path | None = None,
+    about: dict | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> Checkpoint:
+    """Train on [frames, Do] observations and [frames, Da] actions of the episodes that end (exclusively) at
+    `episode_ends`; returns the EMA weights. With `state_file`, the run is saved there every `save_every` steps and
+    goes on from there; a state file of another run is refused with InputError. `progress(step, loss)` is called
+    after every step."""
+    if network_config.schedule == "flow":
+        raise InputError("training supports the trained schedules, got flow")
+    torch.manual_seed(config.seed)
+    normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
+    frame = window_frames(episode_ends, network_config)
+    data = Windows(
+        normaliser.normalise("obs", torch.from_numpy(observations).float()).to(device),
+        normaliser.normalise("action", torch.from_numpy(actions).float()).to(device),
+        torch.from_numpy(frame).to(device),
+    )
+    network = TransformerForDiffusion(network_config).to(device)
+    ema = copy.deepcopy(network).eval().requires_grad_(False)
+    optim = optimiser(network, config)
+    run = {"network": network_config.to_dict(), "training": asdict(config), "windows": len(frame)}
+    first = _resume(state_file, run, network, ema, optim) if state_file else 0
+    network.train()
+    for step in range(first, config.steps):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        picks = torch.randint(len(frame), (config.batch,), generator=generator).to(device)
+        for group in optim.param_groups:
+            group["lr"] = learning_rate(step, config)
+        error = loss(network, *data.batch(picks, network_config.n_obs_steps), generator)
+        if not torch.isfinite(error):
+            raise InputError(f"the loss is {error.item()} at step {step}; look for bad values in the data or lower lr")
+        optim.zero_grad(set_to_none=True)
+        error.backward()
+        optim.step()
+        _update_ema(ema, network, ema_decay(step, config))
+        progress(step, error.item())
+        if state_file and (step + 1) % config.save_every == 0:
+            _save(state_file, step + 1, run, network, ema, optim)
+    return Checkpoint(ema, normaliser.to(device), {**(about or {}), "training": asdict(config)})
+
+
+@torch.no_grad()
+def _update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+
+
+def _save(path: str | Path, step: int, run: dict, network: nn.Module, ema: nn.Module, optim) -> None:
+    """The whole training state as one safetensors file, replaced in one move."""
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for i, moments in optim.state_dict()["state"].items():
+        tensors |= {f"optim.{i}.{k}": v for k, v in moments.items()}
+    partial = f"{path}.partial"
+    save_file(
+        {k: v.contiguous().clone() for k, v in tensors.items()}, partial, {"run": json.dumps(run), "step": str(step)}
+    )
+    os.replace(partial, path)
+
+
+def _resume(path: str | Path, run: dict, network: nn.Module, ema: nn.Module, optim) -> int:
+    """Load a saved state; the step to go on from, or 0 where there is none."""
+    if not Path(path).is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            saved = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except (OSError, struct.error, ValueError) as error:
+        raise InputError(f"{path} is not a training state: {error}; remove it to start again") from None
+    if json.loads(saved.get("run", "{}")) != json.loads(json.dumps(run)):
+        raise InputError(f"{path} belongs to a run with other settings or data; remove it to start again")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    network.load_state_dict(part("network."))
+    ema.load_state_dict(part("ema."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part("optim.").items():
+        i, _, key = name.partition(".")
+        state.setdefault(int(i), {})[key] = value
+    optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
+    return int(saved["step"])

@@ -1,0 +1,207 @@
+"""The transformer of Diffusion Policy (Chi et al. 2023) as a list of residual blocks.
+
+Its state_dict is that of the published `TransformerForDiffusion`, so its checkpoints load strictly; its forward pass
+equals `torch.nn.TransformerDecoder` (pre-norm, exact GELU, no final norm of its own) between the same embeddings.
+
+    memory  = encoder(time token, observation tokens)          the conditioning, [B, S, E]
+    x       = embed(noisy actions) + positions                 [B, T, E]
+    for block in blocks: x = x + block.branch(x, memory)       self-attention, cross-attention, feed-forward a layer
+    out     = head(ln_f(x))                                    [B, T, Da]
+
+Legend: B lanes, T action rows, To observation steps, S = 1 + To memory tokens, E width, H heads, Da, Do.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..diffusion import Block, Denoiser, Prediction, Rows, Schedule, schedule
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shapes and training choices of one network; the defaults are the published ones."""
+
+    action_dim: int
+    observation_dim: int
+    horizon: int = 16  # Tp, rows of the network
+    n_obs_steps: int = 2  # To
+    n_action_steps: int = 8  # Ta, rows that are executed
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    causal: bool = True
+    n_cond_layers: int = 0
+    p_drop_emb: float = 0.0
+    p_drop_attn: float = 0.01
+    schedule: str = "squaredcos_cap_v2"
+    train_levels: int = 100
+    prediction: str = "epsilon"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_action_steps <= self.horizon - self.n_obs_steps + 1:
+            raise InputError(
+                f"n_action_steps {self.n_action_steps} must be 1 to horizon - n_obs_steps + 1 = "
+                f"{self.horizon - self.n_obs_steps + 1}"
+            )
+        if self.width % self.heads or self.width % 2:
+            raise InputError(f"width {self.width} must be even and divide by {self.heads} heads")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with torch.nn.MultiheadAttention's parameters."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor | None, mask: Tensor | None) -> Tensor:
+        """x: [B, T, E] asks; memory: [B, S, E] answers (None: x itself); mask: [T, S], 0 or -inf."""
+        B, T, E = x.shape
+        if memory is None:
+            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        else:
+            q = F.linear(x, self.in_proj_weight[:E], self.in_proj_bias[:E])
+            k, v = F.linear(memory, self.in_proj_weight[E:], self.in_proj_bias[E:]).chunk(2, -1)
+        q, k, v = (t.view(B, -1, self.heads, E // self.heads).transpose(1, 2) for t in (q, k, v))  # [B, H, ., E / H]
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(y.transpose(1, 2).reshape(B, T, E))
+
+
+class DecoderLayer(nn.Module):
+    """The three residual branches of torch.nn.TransformerDecoderLayer(norm_first=True, activation="gelu")."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads, dropout)
+        self.multihead_attn = Attention(width, heads, dropout)
+        self.linear1, self.linear2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+
+    def self_attention(self, x: Tensor, context: "Context") -> Tensor:
+        return self.drop(self.self_attn(self.norm1(x), None, context.mask))
+
+    def cross_attention(self, x: Tensor, context: "Context") -> Tensor:
+        return self.drop(self.multihead_attn(self.norm2(x), context.memory, context.memory_mask))
+
+    def feed_forward(self, x: Tensor, context: "Context") -> Tensor:
+        return self.drop(self.linear2(self.drop(F.gelu(self.linear1(self.norm3(x))))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = config
+        self.layers = nn.ModuleList(DecoderLayer(c.width, c.heads, c.p_drop_attn) for _ in range(c.layers))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the blocks of one call attend to. memory: [B, S, E]; masks: [T, T] and [T, S], or None."""
+
+    memory: Tensor
+    mask: Tensor | None
+    memory_mask: Tensor | None
+
+
+class TransformerForDiffusion(nn.Module, Denoiser):
+    """Predicts the noise of T action rows, given To observations and one level a sample."""
+
+    levels = "sample"
+    schedule: Schedule
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.prediction, self.clip = c.prediction, c.clip
+        self.schedule = schedule(c.schedule, c.train_levels)
+        T, S, E = c.horizon, 1 + c.n_obs_steps, c.width
+        self._dummy_variable = nn.Parameter(torch.empty(0))  # the published state_dict has one
+        self.input_emb = nn.Linear(c.action_dim, E)
+        self.pos_emb = nn.Parameter(torch.zeros(1, T, E))
+        self.cond_obs_emb = nn.Linear(c.observation_dim, E)
+        self.cond_pos_emb = nn.Parameter(torch.zeros(1, S, E))
+        self.drop = nn.Dropout(c.p_drop_emb)
+        self.encoder: nn.Module
+        if c.n_cond_layers:
+            layer = nn.TransformerEncoderLayer(E, c.heads, 4 * E, c.p_drop_attn, F.gelu, batch_first=True, norm_first=True)
+            self.encoder = nn.TransformerEncoder(layer, c.n_cond_layers, enable_nested_tensor=False)
+        else:
+            self.encoder = nn.Sequential(nn.Linear(E, 4 * E), nn.Mish(), nn.Linear(4 * E, E))
+        self.decoder = Decoder(c)
+        self.ln_f = nn.LayerNorm(E)
+        self.head = nn.Linear(E, c.action_dim)
+        row, slot = torch.arange(T)[:, None], torch.arange(S)[None]
+        self.mask, self.memory_mask = None, None
+        if c.causal:  # row i sees rows up to i, the time token, and the observations up to its own
+            del self.mask, self.memory_mask
+            self.register_buffer("mask", _additive(row >= torch.arange(T)[None]))
+            self.register_buffer("memory_mask", _additive(row >= slot - 1))
+        self.apply(_initialise)
+        nn.init.normal_(self.pos_emb, std=0.02)
+        nn.init.normal_(self.cond_pos_emb, std=0.02)
+        half = E // 2
+        frequency = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
+        self.register_buffer("_frequency", frequency, persistent=False)
+
+    def blocks(self) -> list[Block]:
+        """Three residual branches a layer, in order."""
+        names = ("self_attention", "cross_attention", "feed_forward")
+        layers = enumerate(self.decoder.layers)
+        return [Block(f"{i}.{name}", name, i, getattr(layer, name)) for i, layer in layers for name in names]
+
+    def prepare(self, obs: Tensor) -> Tensor:
+        """obs: [B, To, Do], normalised -> [B, To, E] observation tokens, through the encoder where it acts on each
+        token alone (n_cond_layers 0)."""
+        tokens = self.drop(self.cond_obs_emb(obs) + self.cond_pos_emb[:, 1:])
+        return tokens if self.config.n_cond_layers else self.encoder(tokens)
+
+    def predict(self, x: Tensor, label: Tensor, context: Tensor, rows: Rows | None = None) -> Prediction:
+        """x: [B, T', Da] with T' <= T; label: [B, T'], equal along each sample; context: from `prepare`."""
+        memory = self._memory(label[:, 0], context)
+        T = x.shape[1]
+        masks = (self.mask[:T, :T], self.memory_mask[:T]) if self.config.causal else (None, None)  # type: ignore[index]
+        ctx = Context(memory, *masks)
+        x = self.drop(self.input_emb(x) + self.pos_emb[:, :T])
+        for block in self.blocks():
+            x = x + block.branch(x, ctx)
+        return Prediction(self.head(self.ln_f(x)))
+
+    def forward(self, x: Tensor, label: Tensor | float, obs: Tensor) -> Tensor:
+        """x: [B, T, Da]; label: scalar or [B]; obs: [B, To, Do] -> [B, T, Da]. The whole network, for training."""
+        label = torch.as_tensor(label, dtype=torch.float32, device=x.device).expand(len(x))
+        return self.predict(x, label[:, None], self.prepare(obs)).x
+
+    def _memory(self, label: Tensor, context: Tensor) -> Tensor:
+        """[B, S, E]: the time token in front of the observation tokens."""
+        angle = label[:, None] * self._frequency
+        time = torch.cat([angle.sin(), angle.cos()], -1)[:, None]
+        time = self.drop(time + self.cond_pos_emb[:, :1])
+        if self.config.n_cond_layers:
+            return self.encoder(torch.cat([time, context], 1))
+        return torch.cat([self.encoder(time), context], 1)
+
+
+def _additive(visible: Tensor) -> Tensor:
+    return torch.zeros(visible.shape).masked_fill(~visible, float("-inf"))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | Attention | nn.MultiheadAttention):
+        weight = module.weight if isinstance(module, nn.Linear) else module.in_proj_weight
+        nn.init.normal_(weight, std=0.02)
+        bias = module.bias if isinstance(module, nn.Linear) else module.in_proj_bias
+        nn.init.zeros_(bias)

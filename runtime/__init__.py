@@ -1,0 +1,42 @@
+"""The runtime: clock, budgets, ledger, charged time, the control loop, and the report of them all.
+
+It sees a policy through `Policy` alone, and knows neither environments nor accelerators.
+"""
+
+from .budget import LatencyBudget, budget_names, load_budget
+from .charge import Charge, delay_ticks
+from .clock import Clock, VirtualClock, WallClock
+from .contracts import Policy
+from .files import write_whole
+from .histogram import LatencyHistogram
+from .jerk import jerk
+from .ledger import Ledger
+from .loop import ControlLoop
+from .machine import describe_machine
+from .measure import measure_latency
+from .report import write_report
+from .statistics import paired_difference, wilson_interval
+from .trace import LatencyTrace
+
+__all__ = [
+    "Charge",
+    "Clock",
+    "ControlLoop",
+    "LatencyBudget",
+    "LatencyHistogram",
+    "LatencyTrace",
+    "Ledger",
+    "Policy",
+    "VirtualClock",
+    "WallClock",
+    "budget_names",
+    "delay_ticks",
+    "describe_machine",
+    "jerk",
+    "load_budget",
+    "measure_latency",
+    "paired_difference",
+    "wilson_interval",
+    "write_report",
+    "write_whole",
+]

@@ -1,0 +1,52 @@
+"""What the runtime asks of a policy. It sees nothing else of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Answers observations with chunks of actions, for many lanes at once.
+
+    A lane is one independent episode: its noise is keyed by the seed of its last reset, so a lane's answers do not
+    depend on which other lanes are asked in the same call.
+
+    Shapes: L lanes asked, To observation steps, Do observation width, Ta actions to execute, Th >= Ta actions
+    predicted, Da action width. All arrays are float32 and in the units of the environment, not normalised.
+
+    A policy raises `InputError` for input of another shape. It may answer garbage but never blocks for ever; whoever
+    calls it checks that the answer is finite.
+    """
+
+    n_obs_steps: int  # To
+    n_action_steps: int  # Ta
+    observation_dim: int  # Do
+    action_dim: int  # Da
+    calls_per_chunk: int  # network calls that one chunk costs
+
+    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> None:
+        """Begin an episode in each lane, with the seed that keys its noise. Other lanes go on untouched."""
+        ...
+
+    def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        """obs [L, To, Do], oldest first -> actions [L, Th, Da].
+
+        Row 0 is the action for the newest observation. Rows 0 .. Ta-1 are the chunk to execute; the rows after it
+        are the tail, played only while the next answer is late.
+        """
+        ...
+
+    def predict_action_chunk(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
+        """obs [L, To, Do] -> the chunk to execute [L, Ta, Da]."""
+        ...
+
+    def select_action(self, obs: np.ndarray) -> np.ndarray:
+        """obs [B, Do], the newest observation of lanes 0 .. B-1 -> one action each [B, Da].
+
+        Keeps the history and the queue of actions itself: the simple way to drive a policy, without a deadline.
+        """
+        ...
