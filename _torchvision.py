@@ -16,7 +16,7 @@ def ensure_torchvision() -> None:
     """Make `import torchvision` work; call it before importing robomimic or diffusers. Does nothing without
     torchvision."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise

@@ -72,15 +72,14 @@ def _holds(path: Path, recipe: Recipe) -> bool:
     if not path.exists():
         return False
     found = read_demonstrations(path).attributes
-    different = [key for key, value in attributes_of(recipe).items() if found.get(key) != value]
-    if different:
-        key = different[0]
-        raise InputError(
-            f"got {path}, which holds other demonstrations ({key}: {found.get(key)}, not {attributes_of(recipe)[key]}): "
-            f"choose another --out, or delete it"
-        )
+    for key, wanted in attributes_of(recipe).items():
+        if found.get(key) != wanted:
+            other = f"{key} {found.get(key)}, not {wanted}"
+            raise InputError(f"got {path}, which holds other demonstrations ({other}): choose another --out")
     return True
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

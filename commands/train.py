@@ -75,11 +75,12 @@ def load_preset(name: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
 def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
     from tqdm import tqdm
 
-    from ..envs import find_task, read_demonstrations
+    from ..envs import find_task
+    from ..envs.dataset import read_demonstrations
     from ..policy import TrainingConfig, TransformerConfig, save_checkpoint, train
 
     data = read_demonstrations(options.data)
-    task_id = data.attributes["env"]
+    task_id = data.attributes["task"]
     try:
         network = TransformerConfig(
             observation_dim=data.observations.shape[1],

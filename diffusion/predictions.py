@@ -1,11 +1,11 @@
 """What a network's output says about x: every parameterisation turned into x0 and eps, as coefficients a level.
 
-    x = a x0 + s eps
+x = a x0 + s eps
 
-    epsilon    out = eps             x0 = (x - s out) / a
-    sample     out = x0              eps = (x - a out) / s
-    v          out = a eps - s x0    x0 = (a x - s out) / (a^2 + s^2)
-    velocity   out = eps - x0        x0 = (x - s out) / (a + s)       (flow matching)
+epsilon    out = eps             x0 = (x - s out) / a
+sample     out = x0              eps = (x - a out) / s
+v          out = a eps - s x0    x0 = (a x - s out) / (a^2 + s^2)
+velocity   out = eps - x0        x0 = (x - s out) / (a + s)       (flow matching)
 """
 
 from dataclasses import dataclass

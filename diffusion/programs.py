@@ -29,7 +29,7 @@ from .grids import Grid
 from .noise import keyed_normal
 from .plans import Plan
 from .predictions import conversion
-from .solvers import Z, Table, solver_table
+from .solvers import Table, Z, solver_table
 from .staircase import Staircase
 from .steps import (
     Coefficients,

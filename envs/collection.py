@@ -42,7 +42,9 @@ class Recipe:
             raise InputError(f"got {self.episodes} episodes, wanted 1 to {SEEDS_PER_BASE // 20}")
         if not (np.isfinite(self.noise) and 0.0 <= self.noise <= 1.0):
             raise InputError(f"got noise {self.noise}, wanted a standard deviation of 0 to 1")
-        demonstration_seeds(self.seed, 1)
+        if not 0 <= self.settle_steps <= find_task(self.task).max_steps:
+            raise InputError(f"got {self.settle_steps} settling steps, wanted 0 or a few")
+        demonstration_seeds(self.seed, 1)  # checks the base
 
 
 @dataclass(frozen=True)

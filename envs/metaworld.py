@@ -77,9 +77,7 @@ class MetaWorldEnv(gymnasium.Env):
         self._steps = 0
         return observation, {"seed": seed, "success": False, "is_success": False}
 
-    def step(
-        self, action: NDArray[Any]
-    ) -> tuple[NDArray[np.float64], SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], SupportsFloat, bool, bool, dict[str, Any]]:
         """One step of 12.5 ms. Raises InputError for an action of another shape or with a NaN."""
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (4,) or not np.isfinite(action).all():

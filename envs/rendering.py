@@ -40,7 +40,7 @@ def import_mujoco() -> ModuleType:
 
 
 def find_backend() -> str | None:
-    """"egl", "osmesa" or "disable" on Linux, by trying the libraries; None elsewhere, where mujoco knows best."""
+    """On Linux "egl", "osmesa" or "disable", by trying the libraries; None elsewhere, where mujoco knows best."""
     if not sys.platform.startswith("linux"):
         return None
     if _egl_starts():
@@ -50,9 +50,16 @@ def find_backend() -> str | None:
 
 def render_available() -> tuple[bool, str]:
     """Whether frames can be drawn here, and why (or why not)."""
-    backend = os.environ.get("MUJOCO_GL") or find_backend()
+    backend = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if not backend and "mujoco" not in sys.modules:
+        backend = find_backend() or ""
     if backend in OFF:
         return False, f"got no OpenGL for rendering, wanted EGL or OSMesa: {FIX}"
+    if (backend == "egl" and not _egl_starts()) or (backend == "osmesa" and not _osmesa_loads()):
+        return False, f"got MUJOCO_GL={backend}, which does not start here: unset it, or {FIX}"
+    windowed = backend not in ("egl", "osmesa") and sys.platform.startswith("linux")
+    if windowed and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False, "got a mujoco that draws to a display, and no display: set MUJOCO_GL=egl before it is imported"
     return True, f"MUJOCO_GL={backend or 'default'}"
 
 
@@ -89,7 +96,7 @@ class Camera:
             renderer = mujoco.Renderer(self._model, self._height, self._width)
         except Exception as error:  # each backend fails in its own way: FatalError, AttributeError, EGLError
             backend = os.environ.get("MUJOCO_GL", "default")
-            raise InputError(f"got no OpenGL from MUJOCO_GL={backend} ({error}), wanted EGL or OSMesa: {FIX}") from error
+            raise InputError(f"got no OpenGL from MUJOCO_GL={backend} ({error}): unset it, or {FIX}") from error
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         return renderer

@@ -55,7 +55,7 @@ def read_robomimic(path: str | Path, key: str = OBSERVATION_KEY) -> Demonstratio
         with h5py.File(path, "r") as file:
             return _read(file, path, key)
     except OSError as error:
-        raise InputError(f"got {path}, which is not a whole HDF5 file ({error}): delete it and collect again") from error
+        raise InputError(f"got {path}, which is no whole HDF5 file ({error}): delete it and collect again") from error
 
 
 def _read(file: Any, path: Path, key: str) -> Demonstrations:

@@ -48,7 +48,9 @@ class DiffusionPolicy:
         """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail. Row 0
         belongs to the newest observation. Each call is a new birth of its lanes."""
         obs = self._checked(obs, lanes)
-        parts = [self._padded(obs[i : i + self.width], lanes[i : i + self.width]) for i in range(0, len(obs), self.width)]
+        parts = [
+            self._padded(obs[i : i + self.width], lanes[i : i + self.width]) for i in range(0, len(obs), self.width)
+        ]
         return np.concatenate(parts)
 
     def predict_action_chunk(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:

@@ -137,7 +137,9 @@ class TransformerForDiffusion(nn.Module, Denoiser):
         self.drop = nn.Dropout(c.p_drop_emb)
         self.encoder: nn.Module
         if c.n_cond_layers:
-            layer = nn.TransformerEncoderLayer(E, c.heads, 4 * E, c.p_drop_attn, F.gelu, batch_first=True, norm_first=True)
+            layer = nn.TransformerEncoderLayer(
+                E, c.heads, 4 * E, c.p_drop_attn, F.gelu, batch_first=True, norm_first=True
+            )
             self.encoder = nn.TransformerEncoder(layer, c.n_cond_layers, enable_nested_tensor=False)
         else:
             self.encoder = nn.Sequential(nn.Linear(E, 4 * E), nn.Mish(), nn.Linear(4 * E, E))

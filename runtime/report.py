@@ -93,7 +93,8 @@ def _header(rows: Sequence[Row], note: str) -> str:
 def _results(rows: Sequence[Row]) -> str:
     numbers = ("Calls an action", "p50 ms", "p99 ms", "max ms", "Deadline ms")
     head = '<th>Plan</th><th class="left">Success, 95 % interval</th>' + "".join(f"<th>{name}</th>" for name in numbers)
-    head += '<th class="left">Verdict</th><th>Late answers</th><th>Starved ticks</th><th>Jerk</th>'
+    head += '<th class="left">Verdict</th><th>Late answers</th><th>Starved ticks</th>'
+    head += '<th title="RMS third difference of the commanded position, in action units per tick cubed">Jerk</th>'
     parts = []
     for task, group in _by_task(rows):
         parts.append(f'<tr class="task"><th colspan="11">{task}</th></tr>{"".join(_result(row) for row in group)}')

@@ -1,0 +1,54 @@
+import pytest
+from ontick.diffusion import GridSpec, Plan, load_plan, named_plan, save_plan, schedule
+from ontick.errors import InputError
+
+
+@pytest.mark.parametrize("name", ["ddpm-100", "ddim-10", "dpmpp-7", "unipc-5"])
+def test_named_plans_build_on_the_trained_schedule(name):
+    plan = load_plan(name)
+    grid = plan.grid.build(schedule("squaredcos_cap_v2", 100))
+    assert plan.name == name and grid.steps == int(name.split("-")[1])
+
+
+def test_plans_survive_yaml(tmp_path):
+    plans = [
+        load_plan("dpmpp-10"),
+        Plan(name="a", grid=GridSpec(kind="custom", labels=(0, 3, 9)), solver="ddim", eta=0.5, birth="guess"),
+        Plan(name="b", grid=GridSpec(steps=6), solver="ddpm", stagger=2, block=3, view="partitions", pieces=2),
+        Plan(name="c", grid=GridSpec(kind="flow", steps=4, shift=3.0), solver="euler"),
+    ]
+    for plan in plans:
+        save_plan(plan, tmp_path / "plan.yaml")
+        assert load_plan(str(tmp_path / "plan.yaml")) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[1, 2]", "wanted a mapping"),
+        ("{name: x}", "needs name, grid and solver"),
+        ("{name: x, grid: {steps: 3}, solver: dimm}", "unknown solver 'dimm'"),
+        ("{name: x, grid: {stepz: 3}, solver: ddim}", "unknown stepz"),
+        ("{name: x, grid: {steps: three}, solver: ddim}", "steps is 'three'"),
+        ("{name: x, grid: {steps: 0}, solver: ddim}", "at least 1 step"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, stagger: -1}", "stagger is -1"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, view: everything}", "unknown view"),
+        ("{name: x, grid: 3, solver: ddim}", "grid is 3"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_bad_plan_files_are_refused_in_one_line(tmp_path, text, complaint):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=complaint) as caught:
+        load_plan(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_and_missing_files_are_refused():
+    assert named_plan("ddim") is None
+    for name in ("ddim", "ddim-x", "dddim-10", "nowhere.yaml"):
+        with pytest.raises(InputError):
+            load_plan(name)
+    with pytest.raises(InputError, match="1 to 100"):
+        load_plan("ddim-101").grid.build(schedule("squaredcos_cap_v2", 100))

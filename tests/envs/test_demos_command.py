@@ -1,0 +1,44 @@
+"""`ontick demos`: one command, that can be interrupted, repeated, and misused."""
+
+import pytest
+from ontick.commands import main
+from ontick.envs.dataset import read_demonstrations
+
+ARGUMENTS = ["demos", "--task", "metaworld/reach-v3", "--episodes", "2", "--seed", "1"]
+
+
+def test_both_formats_are_written_and_a_second_run_does_nothing(tmp_path, capsys):
+    arguments = [*ARGUMENTS, "--format", "both", "--out", str(tmp_path / "reach")]
+    assert main(arguments) == 0
+    assert "succeeded in 2 of 2 attempts" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reach.hdf5", "reach.zarr"]
+    one, other = (read_demonstrations(tmp_path / f"reach.{ending}") for ending in ("zarr", "hdf5"))
+    assert (one.actions == other.actions).all() and one.attributes["seeds"] == other.attributes["seeds"]
+    assert main(arguments) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_other_demonstrations_are_never_overwritten(tmp_path, capsys):
+    arguments = [*ARGUMENTS, "--out", str(tmp_path / "reach.hdf5")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--noise", "0.3"]) == 2
+    assert "noise 0.1, not 0.3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra, complaint",
+    [
+        (["--task", "metaworld/raech-v3"], "metaworld/reach-v3"),
+        (["--episodes", "0"], "0 episodes"),
+        (["--noise", "2"], "noise 2.0"),
+        (["--seed", "-1"], "base seed -1"),
+        (["--settle-steps", "-1"], "-1 settling steps"),
+        (["--workers", "0"], "0 workers"),
+        (["--format", "hdf5"], "leave out --format"),
+    ],
+)
+def test_misuse_is_told_in_one_line_with_exit_code_2(extra, complaint, tmp_path, capsys):
+    assert main([*ARGUMENTS, "--out", str(tmp_path / "x.zarr"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
