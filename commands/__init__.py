@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, RunFailed
 
 VERBS = {
     "evaluate": "run policies in simulation: success, latency, budgets, one plan beside another",
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"ontick: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"ontick: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ontick: interrupted; finished work is kept", file=sys.stderr)
         return 1

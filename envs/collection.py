@@ -7,6 +7,7 @@ robot beside the expert's path, where the recorded action still says how to come
 import json
 import multiprocessing
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -188,6 +189,7 @@ _worker_attempt: _Attempt  # of this worker process
 
 def _start_worker(recipe: Recipe, partial: Path) -> None:
     global _worker_attempt
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     _worker_attempt = _Attempt(recipe, partial)
 
 

@@ -56,6 +56,7 @@ def test_robomimics_own_dataset_reads_the_hdf5(saved, demonstrations):
     from ontick._torchvision import ensure_torchvision
 
     ensure_torchvision()
+    import robomimic.algo  # noqa: F401  registers the encoders that its configs name
     from robomimic.config import config_factory
     from robomimic.utils import obs_utils
     from robomimic.utils.dataset import SequenceDataset

@@ -73,7 +73,7 @@ def test_observations_with_nan_are_refused(policy):
 
 
 def test_a_folder_that_is_no_such_policy_is_refused(policy, tmp_path):
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         BCPolicy.load(tmp_path)
     policy.save(tmp_path / "bc")
     with pytest.raises(InputError, match="already there"):

@@ -1,0 +1,63 @@
+"""Which policy a plan means: its family, the checkpoint shipped for a task, and how to make it."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..diffusion import Plan, load_plan
+from ..errors import InputError
+from ..policy import DiffusionPolicy, load_checkpoint, read_config
+from ..runtime import Policy
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DIFFUSION, BC = "diffusion-transformer", "robomimic-bc"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One plan to evaluate; `plan` is None for a baseline that has no diffusion plan."""
+
+    name: str
+    family: str
+    plan: Plan | None
+
+
+def parse_candidate(name: str) -> Candidate:
+    """A plan by name, a plan file, or the baseline `robomimic-bc`. Raises InputError."""
+    if name == BC:
+        return Candidate(BC, BC, None)
+    plan = load_plan(name)
+    return Candidate(plan.name, DIFFUSION, plan)
+
+
+def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Path:
+    """The checkpoint folder to use: the one given, else the one shipped for the task. Raises InputError."""
+    if given is not None:
+        family = read_config(given).get("family")
+        if family != candidate.family:
+            raise InputError(f"plan {candidate.name} runs {candidate.family} checkpoints; {given} holds {family!r}")
+        return Path(given)
+    folder = ASSETS / candidate.family / task_id.replace("/", "-")
+    if not folder.is_dir():
+        family = ASSETS / candidate.family
+        shipped = ", ".join(sorted(p.name for p in family.iterdir() if p.is_dir())) if family.is_dir() else ""
+        raise InputError(
+            f"no {candidate.family} checkpoint is shipped for {task_id} (shipped: {shipped or 'none'}); "
+            "train one with `ontick train` and give it with --checkpoint"
+        )
+    return folder
+
+
+def policy_maker(candidate: Candidate, checkpoint: Path) -> Any:
+    """A picklable `width -> policy`; workers call it."""
+    plan = None if candidate.plan is None else candidate.plan.to_dict()
+    return partial(_make_policy, candidate.family, plan, str(checkpoint))
+
+
+def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, width: int) -> Policy:
+    if family == BC:
+        from ..envs.robomimic_bc import BCPolicy
+
+        return BCPolicy.load(checkpoint, width)
+    return DiffusionPolicy(load_checkpoint(checkpoint), Plan.from_dict(plan), width)

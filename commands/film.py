@@ -1,0 +1,58 @@
+"""One episode as a short video for the report."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..envs import find_task
+from ..envs.episodes import play
+from ..envs.rendering import render_available
+from ..errors import InputError
+from ..runtime import Charge, LatencyBudget, Ledger
+
+FPS = 30
+MOST_FRAMES = 300
+
+
+def film_episode(
+    task_id: str, make_policy: Any, seed: int, budget: LatencyBudget, plan: str
+) -> tuple[bytes | None, str]:
+    """(an mp4 of the episode with that seed or None, a line that says what it shows or why there is none)."""
+    available, reason = render_available()
+    if not available:
+        return None, f"No video: {reason}."
+    task = find_task(task_id)
+    env, frames = task.make(render=True), []
+
+    def shoot(env: Any) -> None:
+        if len(frames) < MOST_FRAMES:
+            frames.append(env.render())
+
+    try:
+        episode = next(play(task, make_policy(1), [env], iter([(0, seed)]), budget, Charge.none(), Ledger(), shoot))
+    except InputError as error:
+        return None, f"No video: {error}."
+    finally:
+        env.close()
+    outcome = "succeeds" if episode.success else "fails"
+    speed = FPS / env.metadata.get("render_fps", FPS)
+    return encode_mp4(frames), f"The video shows {plan} on {task_id}, seed {seed}: it {outcome}. Speed {speed:.2g}x."
+
+
+def encode_mp4(frames: list[np.ndarray]) -> bytes:
+    """uint8 [height, width, 3] frames -> an H.264 mp4 at FPS that browsers play."""
+    import imageio_ffmpeg
+
+    height, width = frames[0].shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "episode.mp4"
+        writer = imageio_ffmpeg.write_frames(
+            str(path), (width, height), fps=FPS, codec="libx264", quality=6, macro_block_size=2, ffmpeg_log_level="error"
+        )
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
+        return path.read_bytes()
