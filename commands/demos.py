@@ -1,15 +1,13 @@
 """Collect expert demonstrations of a task. Interrupted, the same command goes on where it stopped."""
 
 import argparse
-import sys
-import time
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..envs.collection import Episode, Recipe, attributes_of, collect, discard
 from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
 from ..errors import InputError
+from ..runtime import WallClock
+from .progress import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"{' and '.join(map(str, targets))}: already there, nothing to do")
         return 0
     partial = stem.with_name(stem.name + ".partial")
-    start_s = time.monotonic()
-    with tqdm(total=recipe.episodes, unit="episode", desc=recipe.task, disable=not sys.stderr.isatty()) as bar:
+    clock = WallClock()
+    start_s = clock.now()
+    with progress_bar(recipe.episodes, recipe.task, "episode") as bar:
 
         def advance(episode: Episode) -> None:
             bar.update(episode.success_step >= 0)
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{len(demonstrations)} episodes of {recipe.task}, {lengths.mean():.1f} steps on average "
         f"({lengths.min()} to {lengths.max()}); the expert succeeded in {len(demonstrations)} of "
-        f"{len(demonstrations) + failed} attempts; {time.monotonic() - start_s:.1f} s"
+        f"{len(demonstrations) + failed} attempts; {clock.now() - start_s:.1f} s"
     )
     for path in missing:
         print(f"saved {path} ({_size(path) / 1e6:.2f} MB)")

@@ -6,12 +6,10 @@ an interrupted evaluation goes on after its last finished row.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import __version__
 from ..envs import evaluation_seeds, find_task
@@ -31,6 +29,7 @@ from ..runtime import (
     write_whole,
 )
 from .families import Candidate, checkpoint_for, parse_candidate, policy_maker
+from .progress import progress_bar
 from .table import print_table
 
 FORMAT = "ontick-evaluation-1"
@@ -193,7 +192,7 @@ def _play_row(
 ) -> dict[str, Any]:
     """Play a row's episodes and put together all that is reported of it."""
     successes = 0
-    with tqdm(total=len(job.seeds), desc=f"{job.task} {candidate.name}", unit="episode", file=sys.stderr) as bar:
+    with progress_bar(len(job.seeds), f"{job.task} {candidate.name}", "episode") as bar:
 
         def advance(episode: Any) -> None:
             nonlocal successes
@@ -259,4 +258,3 @@ def _finish(
 
 def _write(path: str, document: dict[str, Any]) -> None:
     write_whole(path, json.dumps(document, indent=1) + "\n")
-

@@ -12,7 +12,7 @@ from ..envs.rendering import render_available
 from ..errors import InputError
 from ..runtime import Charge, LatencyBudget, Ledger
 
-FPS = 30
+FPS, SIZE = 30, 384
 MOST_FRAMES = 300
 
 
@@ -24,7 +24,7 @@ def film_episode(
     if not available:
         return None, f"No video: {reason}."
     task = find_task(task_id)
-    env, frames = task.make(render=True), []
+    env, frames = task.make(render=True, width=SIZE, height=SIZE), []
 
     def shoot(env: Any) -> None:
         if len(frames) < MOST_FRAMES:
@@ -49,7 +49,13 @@ def encode_mp4(frames: list[np.ndarray]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "episode.mp4"
         writer = imageio_ffmpeg.write_frames(
-            str(path), (width, height), fps=FPS, codec="libx264", quality=6, macro_block_size=2, ffmpeg_log_level="error"
+            str(path),
+            (width, height),
+            fps=FPS,
+            codec="libx264",
+            quality=6,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
         )
         writer.send(None)
         for frame in frames:

@@ -1,24 +1,29 @@
 """Train a policy on demonstrations: a diffusion transformer (EMA, published defaults) or robomimic's BC."""
 
 import argparse
-import sys
+from collections.abc import Callable
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import InputError
+from ..settings import checked
+from .progress import progress_bar
 
-PRESETS = resources.files(__package__.rpartition(".")[0]) / "configs" / "training"
+DEFAULT_PRESET = "diffusion-policy"
+BC_STEPS = 4000
+PARTS = ("network", "training")
+OWN = ("observation_dim", "action_dim", "seed")  # these come from the data and the command line
+PRESETS = Path(__file__).resolve().parent.parent / "configs" / "training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="demonstrations: a .zarr folder or a robomimic .hdf5 file")
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
     parser.add_argument("--algorithm", choices=("diffusion", "bc"), default="diffusion", help="bc is robomimic's")
-    parser.add_argument("--preset", default="diffusion-policy", help="a name in configs/training or a YAML file")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a name in configs/training or a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a preset's setting")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -37,81 +42,98 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out)
     if (out / "config.json").exists():
         raise InputError(f"{out} already holds a checkpoint; choose another --out or remove it")
-    settings = load_preset(options.preset, options.set)
     if options.algorithm == "bc":
-        _train_bc(options, settings, out)
+        _train_bc(options, out)
     else:
-        _train_diffusion(options, settings, out)
+        _train_diffusion(options, load_preset(options.preset, options.set), out)
     print(f"checkpoint: {out}")
 
 
 def load_preset(name: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
     """{network: {...}, training: {...}} of a preset, with KEY=VALUE overrides; unknown keys raise InputError."""
-    from ..policy import TrainingConfig, TransformerConfig
-
-    path = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(PRESETS / f"{name}.yaml"))
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(p.name.removesuffix(".yaml") for p in PRESETS.iterdir())
+        known = sorted(p.stem for p in PRESETS.iterdir())
         raise InputError(f"no training preset {name!r}; known: {', '.join(known)}, or a YAML file")
-    settings = yaml.safe_load(path.read_text()) or {}
-    known = {
-        "network": {f.name for f in fields(TransformerConfig)} - {"action_dim", "observation_dim"},
-        "training": {f.name for f in fields(TrainingConfig)} - {"seed"},
-    }
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict) or not set(settings) <= set(PARTS):
+        raise InputError(f"preset {name!r}: wanted a mapping with {' and '.join(PARTS)}")
     for item in overrides:
         key, equals, value = item.partition("=")
-        part = next((p for p, names in known.items() if key in names), None)
+        part = next((p for p in PARTS if key in _names(p)), None)
         if not equals or part is None:
-            names = ", ".join(sorted(known["network"] | known["training"]))
-            raise InputError(f"--set {item}: wanted KEY=VALUE with one of {names}")
+            raise InputError(
+                f"--set {item}: wanted KEY=VALUE with one of {', '.join(n for p in PARTS for n in _names(p))}"
+            )
         settings.setdefault(part, {})[key] = yaml.safe_load(value)
-    for part, values in settings.items():
-        extra = set(values) - known.get(part, set())
-        if extra:
-            raise InputError(f"preset {name!r}: unknown {part} settings {', '.join(sorted(extra))}")
-    return settings
+    return {p: checked(_kind(p), settings.get(p, {}), f"preset {name!r}, {p}", OWN) for p in PARTS}
+
+
+def _kind(part: str) -> type:
+    from ..policy import TrainingConfig, TransformerConfig
+
+    return {"network": TransformerConfig, "training": TrainingConfig}[part]
+
+
+def _names(part: str) -> list[str]:
+    return [f.name for f in fields(_kind(part)) if f.name not in OWN]
 
 
 def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
-    from tqdm import tqdm
-
     from ..envs import find_task
     from ..envs.dataset import read_demonstrations
     from ..policy import TrainingConfig, TransformerConfig, save_checkpoint, train
 
     data = read_demonstrations(options.data)
-    task_id = data.attributes["task"]
-    try:
-        network = TransformerConfig(
-            observation_dim=data.observations.shape[1],
-            action_dim=data.actions.shape[1],
-            **settings.get("network", {}),
-        )
-        training = TrainingConfig(seed=options.seed, **settings.get("training", {}))
-    except TypeError as error:
-        raise InputError(f"training settings do not fit: {error}") from None
+    task_id = data.attributes.get("task")
+    discrete_dims = find_task(task_id).gripper_dims if task_id else ()
+    widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
+    network = TransformerConfig(**widths, **settings["network"])
+    training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
     state.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=training.steps, unit="step", smoothing=0.05, file=sys.stderr) as bar:
-        recent = [1.0]
-
-        def progress(step: int, loss: float) -> None:
-            recent[0] += 0.01 * (loss - recent[0])
-            bar.update(step + 1 - bar.n)
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{recent[0]:.4f}", refresh=False)
-
+    with progress_bar(training.steps, str(out), "step") as bar:
         checkpoint = train(
             data.observations,
             data.actions,
             data.episode_ends,
             network,
             training,
-            discrete_dims=find_task(task_id).gripper_dims,
+            discrete_dims=discrete_dims,
             state_file=state,
             about={"task": task_id, "data": data.attributes, "preset": options.preset},
             device=options.device,
-            progress=progress,
+            progress=_shown_on(bar),
         )
     save_checkpoint(out, checkpoint)
     state.unlink(missing_ok=True)
+
+
+def _train_bc(options: argparse.Namespace, out: Path) -> None:
+    from ..envs.robomimic_bc import train_bc
+
+    if options.preset != DEFAULT_PRESET or options.set or options.device != "cpu":
+        raise InputError(
+            "--algorithm bc trains robomimic's default network on the CPU; --preset, --set and --device "
+            "are for diffusion"
+        )
+    with progress_bar(BC_STEPS, str(out), "step") as bar:
+        policy = train_bc(options.data, BC_STEPS, options.seed, on_step=_shown_on(bar, first=1))
+    policy.save(out)
+
+
+def _shown_on(bar: Any, first: int = 0) -> Callable[[int, float], None]:
+    """A `progress(step, loss)` that moves the bar and shows a running mean of the loss."""
+    recent: list[float] = []
+
+    def progress(step: int, loss: float) -> None:
+        recent.append(loss)
+        del recent[:-100]
+        bar.update(step + 1 - first - bar.n)
+        if step % 20 == 0:
+            bar.set_postfix_str(f"loss {sum(recent) / len(recent):.4f}", refresh=False)
+
+    return progress

@@ -11,13 +11,15 @@ from .solvers import Z
 from .steps import empty_history, solver_step
 
 
-def run_chunk(program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None) -> Tensor:
+def run_chunk(
+    program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu"
+) -> Tensor:
     """All positions of a finite program, from birth to clean: [B, N, D...].
 
-    seed, birth: [B] int64, host. Where all positions move together this is the tick unrolled, with every level known
-    beforehand and all noise drawn before the loop; the bits are the same as tick by tick.
+    seed, birth: [B] int64, host; guess: [B, N, D...] on `device`, for births that start from one. Where all positions
+    move together this is the tick unrolled, with every level known beforehand and all noise drawn before the loop;
+    the bits are the same as tick by tick.
     """
-    device = guess.device if guess is not None else _device(program)
     state = program.start(seed, birth, guess, device)
     if program.staircase.lag or len(program.views) > 1:
         for _ in range(program.ticks):
@@ -54,9 +56,3 @@ def _step_noise(program: Program, seed: Tensor, birth: Tensor, index: Tensor, de
         return None
     level = torch.arange(program.grid.steps)[:, None, None].expand(-1, *index.shape)
     return program.noise(seed, birth, index, level, device)
-
-
-def _device(program: Program) -> torch.device:
-    parameters = getattr(program.denoiser, "parameters", None)
-    first = next(iter(parameters()), None) if callable(parameters) else None
-    return torch.device("cpu") if first is None else first.device

@@ -13,12 +13,13 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import yaml
 
 from ..errors import InputError
+from ..settings import checked
 from .grids import SPACINGS, Grid, at_indices, flow, spaced
 from .schedules import Schedule
 from .solvers import SOLVERS
@@ -102,10 +103,10 @@ class Plan:
     @staticmethod
     def from_dict(data: Any, origin: str = "plan") -> "Plan":
         """Checks names and types of a plan read from a file. Raises InputError."""
-        data = _checked(Plan, data, origin)
+        data = checked(Plan, data, origin)
         if "grid" not in data or "solver" not in data or "name" not in data:
             raise InputError(f"{origin}: a plan needs name, grid and solver, got {', '.join(data) or 'nothing'}")
-        grid = _checked(GridSpec, data["grid"], f"{origin}, grid")
+        grid = checked(GridSpec, data["grid"], f"{origin}, grid")
         return Plan(**{**data, "grid": GridSpec(**grid)})
 
 
@@ -154,26 +155,4 @@ def _differences(value: Any) -> dict[str, Any]:
             out[item.name] = _differences(got)
         elif got != item.default:
             out[item.name] = list(got) if isinstance(got, tuple) else got
-    return out
-
-
-def _checked(kind: type, data: Any, origin: str) -> dict[str, Any]:
-    """`data` as arguments of the dataclass `kind`: a mapping, only known names, each of the type it wants."""
-    if not isinstance(data, dict):
-        raise InputError(f"{origin}: wanted a mapping, got {type(data).__name__}")
-    wanted = get_type_hints(kind)
-    unknown = [str(key) for key in data if key not in wanted]
-    if unknown:
-        raise InputError(f"{origin}: unknown {', '.join(unknown)}; known: {', '.join(wanted)}")
-    out = {}
-    for key, value in data.items():
-        if wanted[key] == tuple[int, ...] and isinstance(value, list) and all(type(v) is int for v in value):
-            value = tuple(value)
-        elif wanted[key] is GridSpec and isinstance(value, dict):
-            pass  # checked by its own call
-        elif wanted[key] is float and type(value) is int:
-            value = float(value)
-        elif type(value) not in (get_args(wanted[key]) or (wanted[key],)):
-            raise InputError(f"{origin}: {key} is {value!r}, wanted {getattr(wanted[key], '__name__', wanted[key])}")
-        out[key] = value
     return out

@@ -102,7 +102,7 @@ class Program:
     # -- noise ---------------------------------------------------------------------------------------------------
 
     def noise(self, seed: Tensor, birth: Tensor, index: Tensor, level: Tensor, device: torch.device) -> Tensor:
-        """[..., B, R, D...] keyed by (seed, birth, position, level); seed, birth [B], index [B, R], level [..., B, R]."""
+        """[..., B, R, D...] by key (seed, birth, position, level); seed, birth [B], index [B, R], level [..., B, R]."""
         z = keyed_normal(seed[:, None], birth[:, None], index, level, math.prod(self.shape))
         return z.reshape(*level.shape, *self.shape).to(device)
 

@@ -41,8 +41,8 @@ def check_fit(task: Task, policy: Policy) -> None:
     got, wanted = (policy.observation_dim, policy.action_dim), (task.observation_dim, task.action_dim)
     if got != wanted:
         raise InputError(
-            f"{task.id} has {wanted[0]} observations and {wanted[1]} actions, the checkpoint has {got[0]} and {got[1]}; "
-            "use a checkpoint that was trained on this task"
+            f"{task.id} has {wanted[0]} observations and {wanted[1]} actions, the checkpoint has {got[0]} and "
+            f"{got[1]}; use a checkpoint that was trained on this task"
         )
 
 

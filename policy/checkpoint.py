@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
+from ..settings import checked
 from .normaliser import Normaliser
 from .transformer import TransformerConfig, TransformerForDiffusion
 
@@ -36,10 +37,21 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = True) -> None:
-    """Write the folder whole or not at all. `half` stores the weights as fp16."""
+    """Write the folder whole or not at all. `half` stores the weights as fp16. An older checkpoint there is replaced;
+    any other folder is refused with InputError."""
     folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write(staging, checkpoint, half)
+        _exchange(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(staging: Path, checkpoint: Checkpoint, half: bool) -> None:
     staging.chmod(0o755)
     config = {
         "format": FORMAT,
@@ -53,9 +65,20 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Tru
     (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file({k: v.contiguous() for k, v in weights.items()}, staging / "model.safetensors")
     save_file(checkpoint.normaliser.tensors(), staging / "normaliser.safetensors")
+
+
+def _exchange(staging: Path, folder: Path) -> None:
+    """Move `staging` to `folder`. What lay there is moved aside first and deleted last, so that it is never lost."""
+    aside = staging.with_name(f"{staging.name}-old")
     if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(staging, folder)
+        os.replace(folder, aside)
+    try:
+        os.replace(staging, folder)
+    except BaseException:
+        if aside.exists():
+            os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -92,14 +115,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def _network_config(folder: Path, data: Any) -> TransformerConfig:
-    known = {f.name for f in fields(TransformerConfig)}
-    if not isinstance(data, dict) or not set(data) <= known:
-        extra = sorted(set(data) - known) if isinstance(data, dict) else data
-        raise InputError(f"{folder}/config.json: unknown network settings {extra}; known: {', '.join(sorted(known))}")
-    try:
-        return TransformerConfig(**data)
-    except TypeError as error:
-        raise InputError(f"{folder}/config.json: network settings do not fit: {error}") from None
+    settings = checked(TransformerConfig, data, f"{folder}/config.json, network")
+    missing = {"action_dim", "observation_dim"} - set(settings)
+    if missing:
+        raise InputError(f"{folder}/config.json, network: no {', '.join(sorted(missing))}; train the policy again")
+    return TransformerConfig(**settings)
 
 
 def _read(folder: Path, name: str) -> dict[str, torch.Tensor]:

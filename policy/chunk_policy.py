@@ -26,6 +26,8 @@ class DiffusionPolicy:
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan, width: int = 1) -> None:
         """width: lanes of every network call. Raises InputError where the checkpoint cannot run the plan."""
+        if width < 1:
+            raise InputError(f"a policy's width is {width}, wanted at least 1 lane")
         config = checkpoint.network.config
         self.checkpoint, self.plan, self.width = checkpoint, plan, width
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
@@ -47,7 +49,8 @@ class DiffusionPolicy:
     def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
         """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail. Row 0
         belongs to the newest observation. Each call is a new birth of its lanes."""
-        obs = self._checked(obs, lanes)
+        obs = np.asarray(obs, dtype=np.float32)
+        self._check(obs, lanes, (len(lanes), self.n_obs_steps, self.observation_dim), "(lanes, To, Do)")
         parts = [
             self._padded(obs[i : i + self.width], lanes[i : i + self.width]) for i in range(0, len(obs), self.width)
         ]
@@ -59,8 +62,10 @@ class DiffusionPolicy:
 
     def select_action(self, obs: np.ndarray) -> np.ndarray:
         """obs: [B, Do], the newest of lanes 0..B-1 -> [B, Da]; asks for a chunk when a lane's last one is used up."""
-        lanes = range(len(obs))
-        self._remember(np.asarray(obs, dtype=np.float32))
+        obs = np.asarray(obs, dtype=np.float32)
+        lanes = range(len(obs) if obs.ndim else 0)
+        self._check(obs, lanes, (len(lanes), self.observation_dim), "(lanes, Do)")  # before the window takes it in
+        self._remember(obs)
         empty = [lane for lane in lanes if not self._queue.get(lane)]
         if empty:
             chunks = self.predict_action_chunk(np.stack([self._window[lane] for lane in empty]), empty)
@@ -79,7 +84,8 @@ class DiffusionPolicy:
     @torch.inference_mode()
     def denoise(self, context: Any, seeds: Sequence[int], births: Sequence[int]) -> np.ndarray:
         """Context and keys of `width` lanes -> [width, Th, Da]. Returning to numpy waits for the device."""
-        rows = run_chunk(self.program, context, torch.tensor(seeds), torch.tensor(births))
+        device = self.checkpoint.normaliser.action_scale.device
+        rows = run_chunk(self.program, context, torch.tensor(seeds), torch.tensor(births), device=device)
         rows = self.checkpoint.normaliser.unnormalise("action", rows[:, self.n_obs_steps - 1 :])
         return rows.cpu().numpy()
 
@@ -95,18 +101,17 @@ class DiffusionPolicy:
             self._births[lane] += 1
         return actions
 
-    def _checked(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
-        obs = np.asarray(obs, dtype=np.float32)
-        wanted = (len(lanes), self.n_obs_steps, self.observation_dim)
-        if obs.shape != wanted or not lanes:
-            raise InputError(f"observations have shape {obs.shape}, wanted {wanted} (lanes, To, Do)")
+    def _check(self, obs: np.ndarray, lanes: Sequence[int], wanted: tuple[int, ...], legend: str) -> None:
+        if obs.shape != wanted or len(lanes) == 0:
+            raise InputError(f"observations have shape {obs.shape}, wanted {wanted} {legend}, at least one lane")
+        if len(set(lanes)) < len(lanes):
+            raise InputError(f"lanes {list(lanes)} name one lane twice; a lane has one chunk a call")
         if not np.isfinite(obs).all():
             bad = [lanes[i] for i in np.unique(np.argwhere(~np.isfinite(obs))[:, 0])]
             raise InputError(f"observations of lanes {bad} hold NaN or infinity; mend the sensor or the environment")
         unknown = [lane for lane in lanes if lane not in self._seed]
         if unknown:
             raise InputError(f"lanes {unknown} were never reset; call reset(lanes, seeds) first")
-        return obs
 
     def _remember(self, obs: np.ndarray) -> None:
         """Shift each lane's window of To observations; a fresh window repeats its first one."""

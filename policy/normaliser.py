@@ -17,7 +17,12 @@ KEYS = ("obs", "action")
 
 
 class Normaliser(nn.Module):
-    """Holds `{obs,action}.{scale,offset}`, each [dim] float32; parameters without gradient, as published."""
+    """Holds `{obs,action}.{scale,offset}`, each [dim] float32, as buffers: they take no gradient."""
+
+    obs_scale: Tensor
+    obs_offset: Tensor
+    action_scale: Tensor
+    action_offset: Tensor
 
     def __init__(self, parameters: Mapping[str, Mapping[str, Tensor]]) -> None:
         super().__init__()
@@ -25,6 +30,9 @@ class Normaliser(nn.Module):
         if missing:
             raise InputError(f"normaliser has no statistics for {', '.join(missing)}; it has {sorted(parameters)}")
         for key in KEYS:
+            if parameters[key]["scale"].dim() != 1 or parameters[key]["scale"].shape != parameters[key]["offset"].shape:
+                shapes = [tuple(parameters[key][name].shape) for name in ("scale", "offset")]
+                raise InputError(f"normaliser {key} has scale and offset of shapes {shapes}, wanted one row of each")
             for name in ("scale", "offset"):
                 value = parameters[key][name].detach().float()
                 if not torch.isfinite(value).all() or (name == "scale" and (value == 0).any()):

@@ -11,14 +11,13 @@ import copy
 import json
 import math
 import os
-import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -131,6 +130,7 @@ def train(
     after every step."""
     if network_config.schedule == "flow":
         raise InputError("training supports the trained schedules, got flow")
+    _check_data(observations, actions, episode_ends, network_config)
     torch.manual_seed(config.seed)
     normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
     frame = window_frames(episode_ends, network_config)
@@ -164,9 +164,28 @@ def train(
     return Checkpoint(ema, normaliser.to(device), {**(about or {}), "training": asdict(config)})
 
 
+def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray, config: TransformerConfig) -> None:
+    wanted = ((len(actions), config.observation_dim), (len(observations), config.action_dim))
+    if (observations.shape, actions.shape) != wanted:
+        raise InputError(
+            f"observations {observations.shape} and actions {actions.shape} do not fit the network: wanted "
+            f"[frames, {config.observation_dim}] and [frames, {config.action_dim}]"
+        )
+    if len(ends) == 0 or (np.diff(ends, prepend=0) < 1).any() or ends[-1] != len(actions):
+        raise InputError(
+            f"episode ends must ascend and stop at the {len(actions)} frames; got {len(ends)} of them, the last "
+            f"{ends[-1] if len(ends) else 'missing'}"
+        )
+    for name, values in (("observations", observations), ("actions", actions)):
+        bad = np.unique(np.argwhere(~np.isfinite(values))[:, 0])
+        if len(bad):
+            raise InputError(f"{name} hold NaN or infinity in {len(bad)} frames, the first is {bad[0]}; mend the data")
+
+
 @torch.no_grad()
 def _update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+    for mean, parameter in zip(ema.parameters(), network.parameters(), strict=True):
+        mean.lerp_(parameter, 1 - decay)
 
 
 def _save(path: str | Path, step: int, run: dict, network: nn.Module, ema: nn.Module, optim) -> None:
@@ -175,6 +194,7 @@ def _save(path: str | Path, step: int, run: dict, network: nn.Module, ema: nn.Mo
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for i, moments in optim.state_dict()["state"].items():
         tensors |= {f"optim.{i}.{k}": v for k, v in moments.items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     partial = f"{path}.partial"
     save_file(
         {k: v.contiguous().clone() for k, v in tensors.items()}, partial, {"run": json.dumps(run), "step": str(step)}
@@ -190,9 +210,10 @@ def _resume(path: str | Path, run: dict, network: nn.Module, ema: nn.Module, opt
         with safe_open(path, "pt") as file:
             saved = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except (OSError, struct.error, ValueError) as error:
+        settings = json.loads(saved.get("run", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a training state: {error}; remove it to start again") from None
-    if json.loads(saved.get("run", "{}")) != json.loads(json.dumps(run)):
+    if settings != json.loads(json.dumps(run)):
         raise InputError(f"{path} belongs to a run with other settings or data; remove it to start again")
 
     def part(prefix: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ Legend: B lanes, T action rows, To observation steps, S = 1 + To memory tokens, 
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..diffusion import Block, Denoiser, Prediction, Rows, Schedule, schedule
 from ..errors import InputError
+
+PREDICTIONS = ("epsilon", "sample", "v", "velocity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,16 @@ class TransformerConfig:
     clip: float | None = 1.0
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            value, least = getattr(self, item.name), 0 if item.name == "n_cond_layers" else 1
+            if item.type is int and (type(value) is not int or value < least):
+                raise InputError(f"network setting {item.name} is {value!r}, wanted a whole number from {least}")
+        for name in ("p_drop_emb", "p_drop_attn"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value < 1):
+                raise InputError(f"network setting {name} is {value!r}, wanted a share from 0 to below 1")
+        if self.prediction not in PREDICTIONS:
+            raise InputError(f"unknown prediction {self.prediction!r}; known: {', '.join(PREDICTIONS)}")
         if not 1 <= self.n_action_steps <= self.horizon - self.n_obs_steps + 1:
             raise InputError(
                 f"n_action_steps {self.n_action_steps} must be 1 to horizon - n_obs_steps + 1 = "
@@ -122,6 +134,9 @@ class TransformerForDiffusion(nn.Module, Denoiser):
 
     levels = "sample"
     schedule: Schedule
+    mask: Tensor | None
+    memory_mask: Tensor | None
+    _frequency: Tensor
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from ontick.diffusion import Denoiser, Grid, Prediction, schedule
 
 torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ontick.diffusion import schedule
 from ontick.diffusion.grids import SPACINGS, at_indices, flow, spaced
 from ontick.errors import InputError

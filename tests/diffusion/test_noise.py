@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from ontick.diffusion import keyed_normal
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from ontick.diffusion import GridSpec, Plan, load_plan, named_plan, save_plan, schedule
 from ontick.errors import InputError
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from ontick.diffusion import GridSpec, Inputs, Plan, build, run_chunk, run_stream
 from ontick.errors import InputError
 
@@ -14,7 +15,7 @@ def plan(steps=6, solver="ddim", **changes):
     return Plan(name="law", grid=GridSpec(steps=steps), solver=solver, **changes)
 
 
-# -- the oracle: every combination returns the truth ---------------------------------------------------------------
+# -- the oracle: every combination returns the truth -----------------------------------------------
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -54,7 +55,7 @@ def test_an_oracle_leads_flow_matching_to_the_truth(oracle, keys):
     torch.testing.assert_close(run_chunk(program, None, *keys(2)), truth.expand(2, -1, -1), atol=1e-5, rtol=0)
 
 
-# -- the two ways to run one program -------------------------------------------------------------------------------
+# -- the two ways to run one program ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -85,7 +86,7 @@ def test_an_endless_stream_begins_like_a_finite_one_until_its_window_ends(mixer,
         torch.testing.assert_close(frames, run_chunk(finite, None, *keys(2)), atol=1e-6, rtol=0)
 
 
-# -- masks -----------------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -104,7 +105,7 @@ def test_clean_and_unborn_positions_are_untouched_bit_for_bit(mixer, keys, solve
             assert new is None or torch.equal(new[still], past[still])
 
 
-# -- lanes -----------------------------------------------------------------------------------------------------------
+# -- lanes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [plan(solver="ddpm"), plan(solver="unipc", stagger=2), plan(solver="ddpm", stagger=1)])
@@ -149,7 +150,7 @@ def test_lanes_reset_one_by_one(mixer, keys, solver):
     assert torch.equal(mixed[:, 1], begun[:, 1])
 
 
-# -- noise and births --------------------------------------------------------------------------------------------------
+# -- noise and births ------------------------------------------------------------------------------
 
 
 def test_every_birth_has_its_own_noise_and_equal_births_repeat(mixer, keys):
@@ -187,7 +188,7 @@ def test_histories_follow_the_position_through_the_ring_and_births_clear_them(mi
     assert (program.index(state.tick).sort(1).values == torch.arange(6, 10)).all()
 
 
-# -- what cannot run is refused ------------------------------------------------------------------------------------------
+# -- what cannot run is refused --------------------------------------------------------------------
 
 
 def test_mixed_levels_on_a_network_with_one_level_a_sample_are_refused(mixer):

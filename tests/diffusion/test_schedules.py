@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ontick._torchvision import ensure_torchvision
 from ontick.diffusion import schedule
 from ontick.errors import InputError

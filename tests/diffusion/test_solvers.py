@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from ontick._torchvision import ensure_torchvision
 from ontick.diffusion import GridSpec, History, Plan, build, run_chunk, schedule, solver_step, solver_table
 from ontick.diffusion.grids import at_indices, flow, spaced

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from ontick.diffusion import Staircase
 from ontick.errors import InputError
 

@@ -1,4 +1,5 @@
 import pytest
+
 from ontick.diffusion.views import calls, lookahead_context
 from ontick.errors import InputError
 

@@ -1,6 +1,7 @@
 """One thread for torch: these tests share their machine, and none of them is large."""
 
 import pytest
+
 from ontick.envs.collection import Recipe, collect
 from ontick.envs.dataset import write_demonstrations
 

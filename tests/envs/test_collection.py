@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from ontick.envs import collection, demonstration_seeds, find_task
 from ontick.envs.collection import Recipe, collect, discard, record_episode
 from ontick.errors import InputError

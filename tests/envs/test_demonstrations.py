@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
 from ontick.envs.demonstrations import Demonstrations
 from ontick.envs.replay_buffer import read_replay_buffer

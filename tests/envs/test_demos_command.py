@@ -1,6 +1,7 @@
 """`ontick demos`: one command, that can be interrupted, repeated, and misused."""
 
 import pytest
+
 from ontick.commands import main
 from ontick.envs.dataset import read_demonstrations
 

@@ -2,8 +2,9 @@
 
 import gymnasium
 import numpy as np
-import ontick.envs  # noqa: F401  registers the tasks
 import pytest
+
+import ontick.envs  # noqa: F401  registers the tasks
 from ontick.envs import find_task
 from ontick.errors import InputError
 

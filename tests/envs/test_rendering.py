@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from ontick.envs import find_task, rendering
 from ontick.errors import InputError
 

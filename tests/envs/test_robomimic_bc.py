@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from ontick.envs.robomimic_bc import BCPolicy, train_bc
 from ontick.errors import InputError
 

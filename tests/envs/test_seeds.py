@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ontick.envs import demonstration_seeds, evaluation_seeds
 from ontick.errors import InputError
 

@@ -6,6 +6,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+
 from ontick.envs import TASKS, find_task
 from ontick.errors import InputError
 

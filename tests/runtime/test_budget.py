@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from ontick.errors import InputError
 from ontick.runtime import LatencyBudget, LatencyHistogram, budget_names, load_budget
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from ontick.errors import InputError
 from ontick.runtime import Charge, LatencyTrace, delay_ticks, load_budget
 

@@ -1,4 +1,5 @@
 import pytest
+
 from ontick.runtime import VirtualClock, WallClock
 
 

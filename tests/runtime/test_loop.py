@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from ontick.errors import InputError
 from ontick.runtime import Charge, ControlLoop, Ledger, Policy, load_budget
 

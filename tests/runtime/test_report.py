@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from ontick.errors import InputError
 from ontick.runtime import describe_machine, load_budget, wilson_interval, write_report
 from ontick.runtime.charts import log_range, log_ticks

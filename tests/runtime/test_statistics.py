@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ontick.runtime import jerk, paired_difference, wilson_interval
 
 

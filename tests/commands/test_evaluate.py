@@ -1,0 +1,128 @@
+"""`ontick evaluate` as a user meets it."""
+
+import json
+
+import pytest
+
+from ontick.commands import main
+from ontick.policy import load_checkpoint, save_checkpoint
+
+TASK = "metaworld/pick-place-v3"
+ROW = {
+    "task", "plan", "episodes", "successes", "success_low", "success_high", "outcomes", "calls_per_action",
+    "chunk_ms", "deadline_ms", "misses", "starved", "jerk",
+}  # fmt: skip
+
+
+@pytest.fixture
+def evaluate(tiny_checkpoint, tmp_path, monkeypatch):
+    """Run `ontick evaluate` with short episodes' worth of work; returns (exit code, document)."""
+    monkeypatch.setattr("ontick.commands.evaluate.TIMING_SECONDS", 0.01)
+
+    def run(*arguments, episodes="2", plans="ddim-2", tasks=TASK, name="out.json", checkpoint=tiny_checkpoint):
+        path = tmp_path / name
+        given = ["--checkpoint", str(checkpoint)] if checkpoint else []
+        wanted = ["--tasks", tasks, "--plans", plans, "--episodes", episodes, "--json", str(path)]
+        code = main(["evaluate", *given, *wanted, *arguments])
+        return code, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+def test_it_writes_every_number_of_every_row(evaluate, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    code, document = evaluate("--html", str(page), plans="ddim-2,ddpm-3")
+    assert code == 0 and document["complete"] and document["machine"]["cores"] >= 1
+    assert [row["plan"] for row in document["rows"]] == ["ddim-2", "ddpm-3"]
+    for row, calls in zip(document["rows"], (2, 3), strict=True):
+        assert row.keys() >= ROW and row["chunk_ms"].keys() >= {"p50", "p99", "max", "n"}
+        assert len(row["outcomes"]) == row["episodes"] == 2 and row["chunk_ms"]["n"] >= 30
+        assert row["calls_per_action"] == pytest.approx(calls / 4, rel=0.05)
+        assert 0 <= row["success_low"] <= row["successes"] / 2 <= row["success_high"] <= 1
+    table = capsys.readouterr().out
+    assert "ddpm-3" in table and "95 % interval" in table and str(page) in table
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_charged_run_repeats_bit_for_bit_from_its_trace(evaluate, tmp_path):
+    _, first = evaluate("--charge", "measured", "--deadline-ms", "0.001", "--period-ms", "1", name="a.json")
+    trace = tmp_path / "a.trace.json"
+    assert trace.exists() and first["rows"][0]["starved"] > 0
+    again = [evaluate("--charge", str(trace), "--deadline-ms", "0.001", "--period-ms", "1", "--workers", w, name=n)[1]
+             for w, n in (("1", "b.json"), ("2", "c.json"))]  # fmt: skip
+    for row in ("outcomes", "steps", "jerk", "starved", "rest", "misses", "calls_per_action", "chunk_ms"):
+        assert again[0]["rows"][0][row] == again[1]["rows"][0][row]
+    assert again[0]["rows"][0]["steps"] == first["rows"][0]["steps"]
+
+
+def test_an_interrupted_evaluation_goes_on_after_its_last_finished_row(evaluate, tmp_path, capsys):
+    _, whole = evaluate(plans="ddim-2,ddim-3")
+    partial = {**whole, "complete": False, "rows": whole["rows"][:1]}
+    partial["rows"][0]["jerk"] = 123.0  # a mark: this row is not played again
+    (tmp_path / "out.json").write_text(json.dumps(partial))
+    code, document = evaluate(plans="ddim-2,ddim-3")
+    assert code == 0 and [row["plan"] for row in document["rows"]] == ["ddim-2", "ddim-3"]
+    assert document["rows"][0]["jerk"] == 123.0
+    assert "going on after 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"tasks": "metaworld/pick-plac-v3"}, "did you mean metaworld/pick-place-v3"),
+        ({"plans": "ddimm-10"}, "unknown plan"),
+        ({"plans": "nowhere.yaml"}, "no plan file"),
+        ({"plans": "ddim-101"}, "1 to 100"),
+        ({"plans": ""}, "empty"),
+        ({"plans": "ddim-2,ddim-2"}, "twice"),
+        ({"plans": "robomimic-bc"}, "robomimic-bc"),
+        ({"episodes": "0"}, "at least 1"),
+        ({"episodes": "-3"}, "at least 1"),
+        ({"episodes": "many"}, "many"),
+        ({"checkpoint": "nowhere"}, "not a checkpoint"),
+        ({"tasks": "metaworld/sweep-v3", "checkpoint": None}, "no diffusion-transformer checkpoint"),
+    ],
+)
+def test_bad_arguments_give_one_line_and_exit_code_2(evaluate, capsys, arguments, complaint):
+    code, document = evaluate(**arguments)
+    error = capsys.readouterr().err
+    assert code == 2 and document is None
+    assert complaint in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--workers", "0"], "at least 1"),
+        (["--budget", "cpu-21hz"], "cpu-20hz"),
+        (["--deadline-ms", "-1"], "above 0"),
+        (["--charge", "nowhere.json"], "nowhere.json"),
+        (["--seed", "-1"], "-1"),
+    ],
+)
+def test_bad_options_give_one_line_and_exit_code_2(evaluate, capsys, options, complaint):
+    code, document = evaluate(*options)
+    error = capsys.readouterr().err
+    assert code == 2 and document is None
+    assert complaint in error and error.count("\n") == 1
+
+
+def test_a_mixed_level_plan_file_is_refused_by_the_stock_transformer(evaluate, tmp_path, capsys):
+    path = tmp_path / "diagonal.yaml"
+    path.write_text("{name: diagonal, grid: {steps: 4}, solver: ddim, stagger: 1}")
+    code, _ = evaluate(plans=str(path))
+    assert code == 2 and "one level a sample" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_its_normaliser_is_refused(evaluate, tiny_checkpoint, tmp_path, capsys):
+    save_checkpoint(tmp_path / "bare", load_checkpoint(tiny_checkpoint))
+    (tmp_path / "bare" / "normaliser.safetensors").unlink()
+    code, _ = evaluate(checkpoint=tmp_path / "bare")
+    assert code == 2 and "normaliser" in capsys.readouterr().err
+
+
+def test_without_a_renderer_the_report_says_why_it_has_no_video(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr("ontick.commands.film.render_available", lambda: (False, "install libegl1"))
+    code, _ = evaluate("--html", str(tmp_path / "page.html"), episodes="1")
+    page = (tmp_path / "page.html").read_text()
+    assert code == 0 and "No video: install libegl1." in page and "<video" not in page
