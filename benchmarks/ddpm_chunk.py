@@ -26,6 +26,7 @@ from stock import StockTransformer, ddpm_scheduler, sample
 from torch import Tensor, nn
 
 from ontick.diffusion import Program, build, load_plan, run_chunk
+from ontick.files import write_whole
 from ontick.policy import TransformerConfig, TransformerForDiffusion
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +39,7 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    deadline_ms, percentile, budget = _budget(options.budget or ("gpu-50hz" if device.type == "cuda" else "cpu-20hz"))
     network = TransformerForDiffusion(SHAPE).eval().requires_grad_(False)
     _randomise(network)
     network.to(device)
@@ -58,7 +60,6 @@ def main() -> int:
         answers["stock"] = _stock(stock, obs)
 
     times = _interleaved(answers, options.n, options.warmup, device)
-    deadline_ms, percentile, budget = _budget(options.budget or ("gpu-50hz" if device.type == "cuda" else "cpu-20hz"))
     rows = {name: _row(times.get(name), deadline_ms, percentile) for name in ("ours", "stock")}
     result = {
         "benchmark": "ddpm_chunk",
@@ -74,7 +75,7 @@ def main() -> int:
     }
     _print(result)
     path = Path(options.out or HERE / "results" / f"ddpm_chunk-{device.type}.json")
-    _write(path, json.dumps(result, indent=2) + "\n")
+    write_whole(path, json.dumps(result, indent=2) + "\n")
     print(f"written: {path}")
     return 0
 
@@ -174,7 +175,7 @@ def _row(seconds: np.ndarray | None, deadline_ms: float, percentile: float) -> d
         return float(ms[max(0, int(np.ceil(share / 100 * len(ms) - 1e-9)) - 1)])
 
     return {
-        "p50_ms": at(50),
+        "p50_ms": float(np.median(ms)),
         "p99_ms": at(99),
         "max_ms": float(ms[-1]),
         "step_ms": float(np.median(ms)) / STEPS,
@@ -202,18 +203,6 @@ def _machine() -> dict:
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "gpu": gpu}
     return describe_machine()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        from ontick.runtime import write_whole
-    except ModuleNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text)
-        partial.replace(path)
-    else:
-        write_whole(path, text)
 
 
 def _print(result: dict) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
 from ontick.envs import evaluation_seeds, find_task
 from ontick.envs.evaluation import Evaluator, Job
-from ontick.runtime import WallClock, describe_machine, load_budget, write_whole
+from ontick.files import write_whole
+from ontick.runtime import WallClock, describe_machine, load_budget
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -15,6 +15,7 @@ from .. import __version__
 from ..envs import evaluation_seeds, find_task
 from ..envs.evaluation import Evaluator, Job
 from ..errors import InputError
+from ..files import write_whole
 from ..runtime import (
     Charge,
     LatencyBudget,
@@ -26,7 +27,6 @@ from ..runtime import (
     measure_latency,
     wilson_interval,
     write_report,
-    write_whole,
 )
 from .families import Candidate, checkpoint_for, parse_candidate, policy_maker
 from .progress import progress_bar

@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> None:
     if options.device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"--device {options.device}: torch sees no GPU here; use --device cpu")
     out = Path(options.out)
-    if (out / "config.json").exists():
-        raise InputError(f"{out} already holds a checkpoint; choose another --out or remove it")
+    if out.exists():
+        raise InputError(f"{out} is already there; choose another --out or remove it")
     if options.algorithm == "bc":
         _train_bc(options, out)
     else:

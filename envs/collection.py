@@ -19,8 +19,8 @@ import gymnasium
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole
 from .demonstrations import Demonstrations
-from .files import whole
 from .seeds import SEEDS_PER_BASE, demonstration_seeds
 from .tasks import Expert, Task, find_task
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole
 from .demonstrations import Demonstrations
-from .files import whole
 
 CHUNK_BYTES = 2 * 2**20
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from .._torchvision import ensure_torchvision
 from ..errors import InputError
-from .files import whole
+from ..files import whole
 from .robomimic_hdf5 import OBSERVATION_KEY, read_robomimic
 
 FORMAT, FAMILY = "ontick-checkpoint-1", "robomimic-bc"

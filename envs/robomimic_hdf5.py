@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole
 from .demonstrations import Demonstrations
-from .files import whole
 
 OBSERVATION_KEY = "flat"
 GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE

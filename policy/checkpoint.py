@@ -8,9 +8,6 @@ Weights are always run in fp32; fp16 is how they travel.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
+from ..files import whole
 from ..settings import checked
 from .normaliser import Normaliser
 from .transformer import TransformerConfig, TransformerForDiffusion
@@ -42,17 +40,6 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Tru
     folder = Path(folder)
     if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write(staging, checkpoint, half)
-        _exchange(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write(staging: Path, checkpoint: Checkpoint, half: bool) -> None:
-    staging.chmod(0o755)
     config = {
         "format": FORMAT,
         "family": "diffusion-transformer",
@@ -62,23 +49,11 @@ def _write(staging: Path, checkpoint: Checkpoint, half: bool) -> None:
     weights = checkpoint.network.state_dict()
     if half:
         weights = {k: v.half() for k, v in weights.items()}
-    (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in weights.items()}, staging / "model.safetensors")
-    save_file(checkpoint.normaliser.tensors(), staging / "normaliser.safetensors")
-
-
-def _exchange(staging: Path, folder: Path) -> None:
-    """Move `staging` to `folder`. What lay there is moved aside first and deleted last, so that it is never lost."""
-    aside = staging.with_name(f"{staging.name}-old")
-    if folder.exists():
-        os.replace(folder, aside)
-    try:
-        os.replace(staging, folder)
-    except BaseException:
-        if aside.exists():
-            os.replace(aside, folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    with whole(folder) as staging:
+        staging.mkdir()
+        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file({k: v.contiguous() for k, v in weights.items()}, staging / "model.safetensors")
+        save_file(checkpoint.normaliser.tensors(), staging / "normaliser.safetensors")
 
 
 def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

@@ -8,6 +8,7 @@ Legend: M windows, Tp rows, To observation steps, E episodes.
 """
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -142,7 +143,7 @@ def train(
     network = TransformerForDiffusion(network_config).to(device)
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optim = optimiser(network, config)
-    run = {"network": network_config.to_dict(), "training": asdict(config), "windows": len(frame)}
+    run = {"network": network_config.to_dict(), "training": asdict(config), "data": _digest(data)}
     first = _resume(state_file, run, network, ema, optim) if state_file else 0
     network.train()
     for step in range(first, config.steps):
@@ -180,6 +181,12 @@ def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray,
         bad = np.unique(np.argwhere(~np.isfinite(values))[:, 0])
         if len(bad):
             raise InputError(f"{name} hold NaN or infinity in {len(bad)} frames, the first is {bad[0]}; mend the data")
+
+
+def _digest(data: Windows) -> str:
+    """A fingerprint of what is trained on: the normalised frames and how they are cut into windows."""
+    parts = (data.observations, data.actions, data.frame)
+    return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
 
 
 @torch.no_grad()

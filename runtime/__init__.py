@@ -7,7 +7,6 @@ from .budget import LatencyBudget, budget_names, load_budget
 from .charge import Charge, delay_ticks
 from .clock import Clock, VirtualClock, WallClock
 from .contracts import Policy
-from .files import write_whole
 from .histogram import LatencyHistogram
 from .jerk import jerk
 from .ledger import Ledger
@@ -38,5 +37,4 @@ __all__ = [
     "paired_difference",
     "wilson_interval",
     "write_report",
-    "write_whole",
 ]

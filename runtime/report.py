@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import write_whole
 from .charts import difference_bar, interval_bar, latency_histogram, log_range, outcome_grid
-from .files import write_whole
 from .report_style import CSS
 from .statistics import paired_difference
 

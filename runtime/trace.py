@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .files import write_whole
+from ..files import write_whole
 from .histogram import rank_at
 
 FORMAT = "ontick-latency-trace-1"

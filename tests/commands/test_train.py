@@ -64,4 +64,4 @@ def test_bad_options_give_one_line_and_exit_code_2(data, tmp_path, capsys, optio
 def test_a_checkpoint_is_not_overwritten(data, tmp_path, capsys):
     arguments = ["train", "--data", str(data), "--out", str(tmp_path / "policy"), *SMALL]
     assert main(arguments) == 0
-    assert main(arguments) == 2 and "already holds" in capsys.readouterr().err
+    assert main(arguments) == 2 and "already there" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_save_that_cannot_move_its_folder_puts_the_old_one_back(tmp_path, rand
         move(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(module.os, "replace", failing)
+        patch.setattr(os, "replace", failing)
         save_checkpoint(tmp_path / "policy", random_checkpoint(seed=2))
     assert same(load_checkpoint(tmp_path / "policy"), old)
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]

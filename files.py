@@ -1,0 +1,43 @@
+"""Files and folders that are whole or absent: written under another name beside their place, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A temporary path to write a file or a folder to; it takes the name `path` when the block ends without an error.
+
+    What was there before is replaced. A folder cannot be replaced in one move, so the old one is moved aside first,
+    put back if the new one cannot take its place, and deleted last.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is only atomic within one file system.
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        yield temporary
+        if path.is_dir():
+            os.replace(path, aside)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            if aside.exists():
+                os.replace(aside, path)
+            raise
+    finally:
+        for left in (temporary, aside):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write `text` (UTF-8) so that a reader sees the old file or the new one, never a part."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
