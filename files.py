@@ -20,6 +20,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         yield temporary
+        _readable(temporary)
         if path.is_dir():
             os.replace(path, aside)
         try:
@@ -34,6 +35,14 @@ def whole(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+
+
+def _readable(path: Path) -> None:
+    """Give files the usual rights: some writers make theirs for the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
 
 
 def write_whole(path: str | Path, text: str) -> Path:

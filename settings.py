@@ -1,5 +1,6 @@
 """Settings read from files, checked against the frozen dataclass they are for."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection
 from types import UnionType
@@ -32,8 +33,9 @@ def _fitting(value: Any, wanted: Any, what: str) -> Any:
         return tuple(_fitting(item, get_args(wanted)[0], what) for item in value)
     if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
         return value
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and type(value) in (int, str):  # YAML reads 5e-4, without a point, as text
+        with contextlib.suppress(ValueError):
+            return float(value)
     if type(value) is not wanted:
         raise InputError(f"{what} is {value!r}, wanted {getattr(wanted, '__name__', wanted)}")
     return value

@@ -23,6 +23,14 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see `{self.prog} --help`)")
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any and the help does not tell them itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, []) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 done, 1 failed on the way, 2 bad usage or input."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
@@ -30,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ontick {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
-        sub = verbs.add_parser(verb, help=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub = verbs.add_parser(verb, help=summary, formatter_class=_Formatter)
         if verb == next((a for a in argv if a in VERBS), None):  # the others are not imported: they may be heavy
             module = importlib.import_module(f".{verb}", __package__)
             sub.description = module.__doc__

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Collect, save, report."""
     recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps)
+    if options.workers < 1:
+        raise InputError(f"got {options.workers} workers, wanted at least 1")
     stem, targets = _targets(options.out, options.format)
     missing = [path for path in targets if not _holds(path, recipe)]
     if not missing:
@@ -58,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
 def _targets(out: Path, form: str | None) -> tuple[Path, list[Path]]:
     """The path without its ending, and the files to write."""
     ending = out.suffix.removeprefix(".")
+    if ending and ending not in FORMATS:
+        raise InputError(f"got --out {out}, wanted an ending of {' or '.join(f'.{f}' for f in FORMATS)}, or none")
     stem = out.with_suffix("") if ending in FORMATS else out
     form = form or (ending if ending in FORMATS else "zarr")
     if ending in FORMATS and form not in (ending, "both"):

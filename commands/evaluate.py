@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..envs import evaluation_seeds, find_task
-from ..envs.evaluation import Evaluator, Job
-from ..errors import InputError
+from ..envs.evaluation import LANES, Evaluator, Job
 from ..files import write_whole
 from ..runtime import (
     Charge,
@@ -23,17 +22,16 @@ from ..runtime import (
     Ledger,
     budget_names,
     describe_machine,
-    load_budget,
     measure_latency,
     wilson_interval,
     write_report,
 )
-from .families import Candidate, checkpoint_for, parse_candidate, policy_maker
+from .families import Candidate, policy_maker
+from .film import film_episode
 from .progress import progress_bar
+from .request import DEFAULT_BUDGET, FORMAT, Entry, budget_of, entries_of, request_of, unfinished
 from .table import print_table
 
-FORMAT = "ontick-evaluation-1"
-DEFAULT_BUDGET = "cpu-20hz"
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 
 
@@ -62,17 +60,15 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)  # the timed policy runs as the workers' do
-    request = _request(options)
-    budget = _budget(options)
-    rows = [(task, parse_candidate(plan)) for task in request["tasks"] for plan in request["plans"]]
+    budget, entries = budget_of(options), entries_of(options)
     trace = None if options.charge in (None, "measured") else LatencyTrace.load(options.charge)
-    makers = {(t, c.name): policy_maker(c, checkpoint_for(t, c, options.checkpoint)) for t, c in rows}
-    for task, candidate in rows:
-        makers[task, candidate.name](1)  # a plan that the checkpoint cannot run is told before anything is played
+    for entry in entries:
+        entry.policy(1)  # a plan that the checkpoint cannot run is told before anything is played
         if trace is not None:
-            trace.latencies_s(candidate.name)
+            _recorded(trace, entry)
     seeds = evaluation_seeds(options.seed, options.episodes)
-    document = _resumed(options.json, request) or {
+    request = request_of(options, entries, budget, trace)
+    document = unfinished(options.json, request) or {
         "format": FORMAT,
         "version": __version__,
         "request": request,
@@ -84,91 +80,33 @@ def run(options: argparse.Namespace) -> int:
     done = {(row["task"], row["plan"]) for row in document["rows"]}
     if done:
         print(f"{options.json}: going on after {len(done)} finished rows")
-    measured: dict[str, list[float]] = {}
     with Evaluator(options.workers) as evaluator:
-        for task, candidate in rows:
-            if (task, candidate.name) in done:
-                continue
-            maker = makers[task, candidate.name]
-            samples_s, ledger = _measure(task, maker, seeds, budget)
-            measured[candidate.name] = (samples_s * 1e3).tolist()
-            charge = Charge.none()
-            if options.charge == "measured":
-                charge = Charge(samples_s)
-            elif trace is not None:
-                charge = Charge.from_trace(trace, candidate.name)
-            job = Job(task, maker, tuple(seeds), budget, charge)
-            row = _play_row(evaluator, job, candidate, samples_s, ledger)
-            document["rows"].append(row)
+        for entry in (entry for entry in entries if entry.key not in done):
+            timing = Ledger()
+            samples_s = _measure(entry, seeds, budget, timing) if trace is None else _recorded(trace, entry)
+            charge = Charge(samples_s) if options.charge else Charge.none()
+            job = Job(entry.task, policy_maker(entry.candidate, entry.checkpoint), tuple(seeds), budget, charge)
+            document["rows"].append(_play_row(evaluator, job, entry.candidate, samples_s, timing))
             _write(options.json, document)
     document["complete"] = True
-    document["rows"].sort(key=lambda row: [(t, c.name) for t, c in rows].index((row["task"], row["plan"])))
     _write(options.json, document)
-    _finish(options, document, makers, seeds, budget, measured)
+    _finish(options, document, entries[0], budget)
     return 0
-
-
-# -- before -----------------------------------------------------------------------------------------------------------
-
-
-def _request(options: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, checked: two runs with equal requests are one evaluation."""
-    tasks, plans = _names("--tasks", options.tasks), _names("--plans", options.plans)
-    for task in tasks:
-        find_task(task)
-    if options.episodes < 1:
-        raise InputError(f"--episodes is {options.episodes}, wanted at least 1")
-    if options.workers < 1:
-        raise InputError(f"--workers is {options.workers}, wanted at least 1")
-    for path in filter(None, (options.json, options.html)):
-        if Path(path).is_dir():
-            raise InputError(f"{path} is a folder, wanted a file to write")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return {
-        "tasks": tasks,
-        "plans": plans,
-        "checkpoint": options.checkpoint,
-        "episodes": options.episodes,
-        "seed": options.seed,
-        "budget": _budget(options).to_dict(),
-        "charge": options.charge,
-    }
-
-
-def _names(option: str, text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InputError(f"{option} is empty; wanted one or more names, separated by commas")
-    if len(set(names)) < len(names):
-        raise InputError(f"{option} {text} names something twice")
-    return names
-
-
-def _budget(options: argparse.Namespace) -> LatencyBudget:
-    name = options.budget
-    if name is None and options.period_ms is None:
-        name = DEFAULT_BUDGET
-    return load_budget(name, options.period_ms, options.deadline_ms)
-
-
-def _resumed(path: str, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The unfinished document of the same request at `path`, if there is one."""
-    if not Path(path).is_file():
-        return None
-    try:
-        document = json.loads(Path(path).read_text())
-    except ValueError:
-        return None
-    same = isinstance(document, dict) and document.get("format") == FORMAT and document.get("request") == request
-    return document if same and not document.get("complete") else None
 
 
 # -- a row ------------------------------------------------------------------------------------------------------------
 
 
-def _measure(task_id: str, maker: Any, seeds: list[int], budget: LatencyBudget) -> tuple[np.ndarray, Ledger]:
-    """Batch-1 latencies of whole chunks [s] on first observations of the evaluated episodes."""
-    policy, env = maker(1), find_task(task_id).make()
+def _recorded(trace: LatencyTrace, entry: Entry) -> np.ndarray:
+    """The trace's latencies [s] of a row: recorded for its task and plan, or for its plan."""
+    both = " ".join(entry.key)
+    return trace.latencies_s(both if both in trace.latency_ms else entry.candidate.name)
+
+
+def _measure(entry: Entry, seeds: list[int], budget: LatencyBudget, ledger: Ledger) -> np.ndarray:
+    """Batch-1 latencies of whole chunks [s] on first observations of the evaluated episodes; to the microsecond, as
+    a trace keeps them, so that a run charged now and one charged from its trace are equal."""
+    policy, env = entry.policy(1), find_task(entry.task).make()
     windows = []
     for seed in seeds[:8]:
         observation, _ = env.reset(seed=seed)
@@ -181,10 +119,9 @@ def _measure(task_id: str, maker: Any, seeds: list[int], budget: LatencyBudget) 
         state["i"] += 1
         policy.predict_action_chunk(windows[state["i"] % len(windows)], [0])
 
-    ledger = Ledger()
     once = float(np.median(measure_latency(answer, n=3, warmup=2)))
     n = int(np.clip(TIMING_SECONDS / max(once, 1e-6), TIMING_LEAST, TIMING_MOST))
-    return measure_latency(answer, n=n, warmup=2, ledger=ledger, budget=budget), ledger
+    return np.round(measure_latency(answer, n=n, warmup=2, ledger=ledger, budget=budget), 6)
 
 
 def _play_row(
@@ -217,8 +154,8 @@ def _play_row(
         "steps": [e.steps for e in episodes],
         "calls_per_action": sum(e.counts["network_calls"] for e in episodes) / max(1, actions),
         "chunk_ms": clock.summary()["stages_ms"]["chunk"],
-        "latency_ms": [round(s * 1e3, 4) for s in samples_s],
-        "latency_is": "charged" if charged else "measured at batch 1",
+        "latency_ms": np.round(samples_s * 1e3, 3).tolist(),
+        "judged_by": "charged latencies" if charged else "latencies measured at batch 1",
         "deadline_ms": job.budget.deadline_s * 1e3,
         "met": job.budget.met(clock.stage("chunk")),
         "misses": clock.counter("misses"),
@@ -232,25 +169,22 @@ def _play_row(
 # -- after ------------------------------------------------------------------------------------------------------------
 
 
-def _finish(
-    options: argparse.Namespace,
-    document: dict[str, Any],
-    makers: dict[tuple[str, str], Any],
-    seeds: list[int],
-    budget: LatencyBudget,
-    measured: dict[str, list[float]],
-) -> None:
+def _finish(options: argparse.Namespace, document: dict[str, Any], filmed: Entry, budget: LatencyBudget) -> None:
     """Print the table, write the page and the trace, and say where they are."""
-    print_table(document["rows"], budget)
-    if options.charge == "measured" and measured:
+    rows = document["rows"]
+    print_table(rows, budget)
+    if options.charge == "measured":
+        one_task = len({row["task"] for row in rows}) == 1
         path = Path(options.json).with_suffix(".trace.json")
-        LatencyTrace(describe_machine(), measured).save(path)
+        recorded = {row["plan"] if one_task else f"{row['task']} {row['plan']}": row["latency_ms"] for row in rows}
+        LatencyTrace(document["machine"], recorded).save(path)
         print(f"latency trace (repeat this run with --charge): {path}")
     if options.html:
-        from .film import film_episode
-
-        row = document["rows"][0]
-        video, note = film_episode(row["task"], makers[row["task"], row["plan"]], seeds[0], budget, row["plan"])
+        row = next(row for row in rows if (row["task"], row["plan"]) == filmed.key)
+        charge = Charge(np.array(row["latency_ms"]) * 1e-3) if options.charge else Charge.none()
+        video, note = film_episode(
+            filmed.task, filmed.policy(LANES), filmed.candidate.name, row["seeds"][0], budget, charge
+        )
         write_report(options.html, document, video=video, note=note)
         print(f"report: {options.html}")
     print(f"json: {options.json}")

@@ -10,16 +10,19 @@ from ..envs import find_task
 from ..envs.episodes import play
 from ..envs.rendering import render_available
 from ..errors import InputError
-from ..runtime import Charge, LatencyBudget, Ledger
+from ..runtime import Charge, LatencyBudget, Ledger, Policy
 
 FPS, SIZE = 30, 384
 MOST_FRAMES = 300
 
 
 def film_episode(
-    task_id: str, make_policy: Any, seed: int, budget: LatencyBudget, plan: str
+    task_id: str, policy: Policy, plan: str, seed: int, budget: LatencyBudget, charge: Charge
 ) -> tuple[bytes | None, str]:
-    """(an mp4 of the episode with that seed or None, a line that says what it shows or why there is none)."""
+    """(an mp4 of the episode with that seed or None, a line that says what it shows or why there is none).
+
+    With the width and the charge of an evaluated row, the episode is the row's own.
+    """
     available, reason = render_available()
     if not available:
         return None, f"No video: {reason}."
@@ -31,7 +34,7 @@ def film_episode(
             frames.append(env.render())
 
     try:
-        episode = next(play(task, make_policy(1), [env], iter([(0, seed)]), budget, Charge.none(), Ledger(), shoot))
+        episode = next(play(task, policy, [env], iter([(0, seed)]), budget, charge, Ledger(), shoot))
     except InputError as error:
         return None, f"No video: {error}."
     finally:

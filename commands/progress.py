@@ -1,4 +1,4 @@
-"""The one progress bar of the command line: on standard error, and only where somebody watches."""
+"""The one progress bar of the command line, on standard error."""
 
 import sys
 
@@ -6,5 +6,6 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int, what: str, unit: str) -> tqdm:
-    """A tqdm bar; nothing is drawn where standard error is not a terminal."""
-    return tqdm(total=total, desc=what, unit=unit, file=sys.stderr, disable=None, mininterval=0.2, smoothing=0.1)
+    """A tqdm bar; where standard error is a file, it writes a line now and then instead of many."""
+    watched = sys.stderr.isatty()
+    return tqdm(total=total, desc=what, unit=unit, file=sys.stderr, mininterval=0.2 if watched else 30.0, smoothing=0.1)

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="a name in configs/training or a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a preset's setting")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
 
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         if options.threads < 1:
             raise InputError(f"--threads is {options.threads}, wanted at least 1")
         torch.set_num_threads(options.threads)
-    if options.device != "cpu" and not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {options.device}: torch sees no GPU here; use --device cpu")
     out = Path(options.out)
     if out.exists():
@@ -95,6 +95,10 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
     state.parent.mkdir(parents=True, exist_ok=True)
+    print(
+        f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
+        f"width {network.width}, {network.layers} layers, {training.steps} steps of batch {training.batch}"
+    )
     with progress_bar(training.steps, str(out), "step") as bar:
         checkpoint = train(
             data.observations,
@@ -120,6 +124,8 @@ def _train_bc(options: argparse.Namespace, out: Path) -> None:
             "--algorithm bc trains robomimic's default network on the CPU; --preset, --set and --device "
             "are for diffusion"
         )
+    if not options.data.endswith(".hdf5"):
+        raise InputError(f"--algorithm bc reads robomimic's .hdf5, got {options.data}; write one with `ontick demos`")
     with progress_bar(BC_STEPS, str(out), "step") as bar:
         policy = train_bc(options.data, BC_STEPS, options.seed, on_step=_shown_on(bar, first=1))
     policy.save(out)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..errors import InputError
 from ..settings import checked
@@ -124,6 +123,8 @@ def load_plan(name_or_file: str) -> Plan:
     plan = named_plan(name_or_file)
     if plan is not None:
         return plan
+    import yaml  # named plans do without it
+
     if not name_or_file.endswith((".yaml", ".yml")):
         known = ", ".join(f"{solver}-K" for solver in NAMED_SPACING)
         raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
@@ -138,6 +139,9 @@ def load_plan(name_or_file: str) -> Plan:
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
+    """Write a plan as YAML, defaults left out."""
+    import yaml
+
     Path(path).write_text(yaml.safe_dump(plan.to_dict(), sort_keys=False))
 
 

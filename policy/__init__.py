@@ -1,6 +1,6 @@
 """Action denoisers and what is needed to train and serve them.
 
-The training and timing core: it needs torch, numpy, einops and safetensors, no simulator.
+The training and timing core: importing it needs torch, numpy, einops and safetensors alone.
 """
 
 from .checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import repeat
 
 from ..diffusion import Plan, Program, build, run_chunk
 from ..errors import InputError
@@ -28,6 +29,8 @@ class DiffusionPolicy:
         """width: lanes of every network call. Raises InputError where the checkpoint cannot run the plan."""
         if width < 1:
             raise InputError(f"a policy's width is {width}, wanted at least 1 lane")
+        if plan.birth != "noise":
+            raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); this policy has none")
         config = checkpoint.network.config
         self.checkpoint, self.plan, self.width = checkpoint, plan, width
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
@@ -118,7 +121,7 @@ class DiffusionPolicy:
         for lane, newest in enumerate(obs):
             window = self._window.get(lane)
             if window is None:
-                window = np.repeat(newest[None], self.n_obs_steps, 0)
+                window = repeat(newest, "d -> t d", t=self.n_obs_steps)
             else:
                 window = np.concatenate([window[1:], newest[None]])
             self._window[lane] = window

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -105,8 +106,8 @@ def loss(network: TransformerForDiffusion, obs: Tensor, actions: Tensor, generat
     alpha_bar = torch.from_numpy(network.schedule.alpha_bar).float()
     t = torch.randint(len(alpha_bar), (len(actions),), generator=generator)
     noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-    a = alpha_bar[t].sqrt()[:, None, None].to(actions.device)
-    s = (1 - alpha_bar[t]).sqrt()[:, None, None].to(actions.device)
+    kept = rearrange(alpha_bar[t], "b -> b 1 1").to(actions.device)
+    a, s = kept.sqrt(), (1 - kept).sqrt()
     target = {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[network.prediction]
     out = network(a * actions + s * noise, t.to(actions.device), obs)
     return nn.functional.mse_loss(out, target)

@@ -69,7 +69,7 @@ class LatencyTrace:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"{path}: got {error.strerror}, wanted a latency trace: check the path") from None
+            raise InputError(f"{path} cannot be read ({error.strerror}), wanted a latency trace") from None
         except ValueError as error:
             raise InputError(f"{path}: got no JSON ({error}), wanted a latency trace: measure it again") from None
         return cls.from_dict(data, source=str(path))

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import textwrap
 
-CORE = ("torch", "numpy", "einops", "safetensors", "pyyaml")
+CORE = ("torch", "numpy", "einops", "safetensors")
 
 # Run before the package is imported: whatever does not come with the core, or with what the core itself requires, is
 # as good as not installed.
@@ -61,7 +61,7 @@ def test_the_blocker_blocks():
             except ModuleNotFoundError:
                 continue
             raise SystemExit(f"{{name}} was imported")
-        import torch, numpy, einops, safetensors, yaml
+        import torch, numpy, einops, safetensors
     """)
     assert done.returncode == 0, done.stderr
 

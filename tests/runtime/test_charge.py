@@ -39,7 +39,7 @@ def test_what_is_not_a_trace_is_refused(tmp_path, text):
 
 
 def test_a_missing_trace_and_a_missing_plan_are_refused(tmp_path):
-    with pytest.raises(InputError, match="check the path"):
+    with pytest.raises(InputError, match="cannot be read"):
         LatencyTrace.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="ddim-10, ddpm-100"):
         Charge.from_trace(TRACE, "ddim-5")

@@ -1,0 +1,104 @@
+"""What an evaluation was asked for: its options, checked, and the unfinished work that belongs to them."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..envs import find_task
+from ..errors import InputError
+from ..policy import read_config
+from ..runtime import LatencyBudget, LatencyTrace, Policy, load_budget
+from .families import Candidate, checkpoint_for, fingerprint, parse_candidate, policy_maker
+
+FORMAT = "ontick-evaluation-1"
+DEFAULT_BUDGET = "cpu-20hz"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row to evaluate."""
+
+    task: str
+    candidate: Candidate
+    checkpoint: Path
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.task, self.candidate.name
+
+    def policy(self, width: int) -> Policy:
+        return policy_maker(self.candidate, self.checkpoint)(width)
+
+
+def entries_of(options: argparse.Namespace) -> list[Entry]:
+    """Every task with every plan, checked."""
+    tasks = _names("--tasks", options.tasks)
+    for option, count in (("--episodes", options.episodes), ("--workers", options.workers)):
+        if count < 1:
+            raise InputError(f"{option} is {count}, wanted at least 1")
+    candidates = [parse_candidate(plan) for plan in _names("--plans", options.plans)]
+    for task in tasks:
+        find_task(task)
+    names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names):
+        raise InputError(f"--plans {options.plans} holds two plans with one name; rename one in its file")
+    if options.checkpoint is not None:
+        family = read_config(options.checkpoint).get("family")
+        if all(candidate.family != family for candidate in candidates):
+            raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
+    return [Entry(task, c, checkpoint_for(task, c, options.checkpoint)) for task in tasks for c in candidates]
+
+
+def request_of(
+    options: argparse.Namespace, entries: list[Entry], budget: LatencyBudget, trace: LatencyTrace | None
+) -> dict[str, Any]:
+    """What was asked for, by content: two runs with equal requests are one evaluation."""
+    for path in filter(None, (options.json, options.html)):
+        if Path(path).is_dir():
+            raise InputError(f"{path} is a folder, wanted a file to write")
+    rows = [
+        {
+            "task": entry.task,
+            "plan": entry.candidate.plan.to_dict() if entry.candidate.plan else entry.candidate.name,
+            "checkpoint": fingerprint(entry.checkpoint),
+        }
+        for entry in entries
+    ]
+    charge = options.charge if trace is None else trace.to_dict()["plans"]
+    return {
+        "rows": rows,
+        "episodes": options.episodes,
+        "seed": options.seed,
+        "budget": budget.to_dict(),
+        "charge": charge,
+    }
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"{option} is empty; wanted one or more names, separated by commas")
+    if len(set(names)) < len(names):
+        raise InputError(f"{option} {text} names something twice")
+    return names
+
+
+def budget_of(options: argparse.Namespace) -> LatencyBudget:
+    name = options.budget
+    if name is None and options.period_ms is None:
+        name = DEFAULT_BUDGET
+    return load_budget(name, options.period_ms, options.deadline_ms)
+
+
+def unfinished(path: str, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The unfinished document of the same request at `path`, if there is one."""
+    if not Path(path).is_file():
+        return None
+    try:
+        document = json.loads(Path(path).read_text())
+    except ValueError:
+        return None
+    same = isinstance(document, dict) and document.get("format") == FORMAT and document.get("request") == request
+    return document if same and not document.get("complete") else None
