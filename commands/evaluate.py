@@ -26,7 +26,7 @@ from ..runtime import (
     wilson_interval,
     write_report,
 )
-from .families import Candidate, policy_maker
+from .families import Candidate
 from .film import film_episode
 from .progress import progress_bar
 from .request import DEFAULT_BUDGET, FORMAT, Entry, budget_of, entries_of, request_of, unfinished
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes; any number, same result")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where diffusion policies run")
     parser.add_argument("--budget", metavar="NAME", help=f"{', '.join(budget_names())} (default: {DEFAULT_BUDGET})")
     parser.add_argument("--period-ms", type=float, help="time of one control tick: one environment step")
     parser.add_argument("--deadline-ms", type=float, help="time from an observation to its answer")
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             timing = Ledger()
             samples_s = _measure(entry, seeds, budget, timing) if trace is None else _recorded(trace, entry)
             charge = Charge(samples_s) if options.charge else Charge.none()
-            job = Job(entry.task, policy_maker(entry.candidate, entry.checkpoint), tuple(seeds), budget, charge)
+            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge)
             document["rows"].append(_play_row(evaluator, job, entry.candidate, samples_s, timing))
             _write(options.json, document)
     document["complete"] = True

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
 from ..policy import DiffusionPolicy, load_checkpoint, read_config
@@ -56,15 +58,21 @@ def fingerprint(checkpoint: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def policy_maker(candidate: Candidate, checkpoint: Path) -> Any:
+def check_device(device: str) -> None:
+    """Raises InputError where torch cannot use the device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
+
+
+def policy_maker(candidate: Candidate, checkpoint: Path, device: str = "cpu") -> Any:
     """A picklable `width -> policy`; workers call it."""
     plan = None if candidate.plan is None else candidate.plan.to_dict()
-    return partial(_make_policy, candidate.family, plan, str(checkpoint))
+    return partial(_make_policy, candidate.family, plan, str(checkpoint), device)
 
 
-def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, width: int) -> Policy:
+def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, device: str, width: int) -> Policy:
     if family == BC:
         from ..envs.robomimic_bc import BCPolicy
 
         return BCPolicy.load(checkpoint, width)
-    return DiffusionPolicy(load_checkpoint(checkpoint), Plan.from_dict(plan), width)
+    return DiffusionPolicy(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..envs import find_task
+from ..envs.evaluation import PolicyMaker
 from ..errors import InputError
 from ..policy import read_config
 from ..runtime import LatencyBudget, LatencyTrace, Policy, load_budget
-from .families import Candidate, checkpoint_for, fingerprint, parse_candidate, policy_maker
+from .families import Candidate, check_device, checkpoint_for, fingerprint, parse_candidate, policy_maker
 
 FORMAT = "ontick-evaluation-1"
 DEFAULT_BUDGET = "cpu-20hz"
@@ -23,13 +24,19 @@ class Entry:
     task: str
     candidate: Candidate
     checkpoint: Path
+    device: str
 
     @property
     def key(self) -> tuple[str, str]:
         return self.task, self.candidate.name
 
+    @property
+    def maker(self) -> PolicyMaker:
+        """Makes the policy at a width; can be sent to a worker."""
+        return policy_maker(self.candidate, self.checkpoint, self.device)
+
     def policy(self, width: int) -> Policy:
-        return policy_maker(self.candidate, self.checkpoint)(width)
+        return self.maker(width)
 
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:
@@ -48,7 +55,12 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         family = read_config(options.checkpoint).get("family")
         if all(candidate.family != family for candidate in candidates):
             raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
-    return [Entry(task, c, checkpoint_for(task, c, options.checkpoint)) for task in tasks for c in candidates]
+    check_device(options.device)
+    return [
+        Entry(task, candidate, checkpoint_for(task, candidate, options.checkpoint), options.device)
+        for task in tasks
+        for candidate in candidates
+    ]
 
 
 def request_of(
@@ -71,6 +83,7 @@ def request_of(
         "rows": rows,
         "episodes": options.episodes,
         "seed": options.seed,
+        "device": options.device,
         "budget": budget.to_dict(),
         "charge": charge,
     }

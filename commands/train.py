@@ -10,6 +10,7 @@ import yaml
 
 from ..errors import InputError
 from ..settings import checked
+from .families import check_device
 from .progress import progress_bar
 
 DEFAULT_PRESET = "diffusion-policy"
@@ -37,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
         if options.threads < 1:
             raise InputError(f"--threads is {options.threads}, wanted at least 1")
         torch.set_num_threads(options.threads)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {options.device}: torch sees no GPU here; use --device cpu")
+    check_device(options.device)
     out = Path(options.out)
     if out.exists():
         raise InputError(f"{out} is already there; choose another --out or remove it")
