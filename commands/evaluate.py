@@ -136,7 +136,7 @@ def _play_row(
             nonlocal successes
             successes += episode.success
             bar.update()
-            bar.set_postfix_str(f"{successes} succeeded")
+            bar.set_postfix_str(f"{successes} succeeded", refresh=False)
 
         episodes, played = evaluator.run(job, advance)
     charged = not job.charge.is_free
