@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .schedules import Schedule
@@ -70,8 +69,3 @@ class Block:
     kind: str
     layer: int
     branch: Callable[[Tensor, Any], Tensor]
-
-
-def expand_label(value: float, like: Tensor) -> Tensor:
-    """[B, N] float32 labels, all `value`, for x shaped like `like`."""
-    return torch.full(like.shape[:2], value, dtype=torch.float32, device=like.device)

@@ -86,6 +86,7 @@ class Program:
     behind: int
     views: tuple[Call, ...]
     uniform: list[Coefficients]
+    stacked: Tensor  # [S + 1, 18] float32, the same for levels that differ
 
     @property
     def ticks(self) -> int:
@@ -155,8 +156,7 @@ class Program:
         z = None
         if self.table.uses(Z):
             z = self.noise(state.seed, state.birth, index, target, device)
-        stacked, used = self._stacked(device)
-        c = gathered_coefficients(stacked, used, level.to(device), x, self.table.corrected is not None)
+        c = gathered_coefficients(self.stacked, level, x, self.table.corrected is not None)
         after, history = solver_step(x, out, state.history, z, c, self.denoiser.clip)
         mask = _spread(moves, x).to(device)
         x = torch.where(mask, after, x)
@@ -168,7 +168,7 @@ class Program:
     def predict_uniform(self, x: Tensor, step: int, context: Any, index: Tensor) -> Tensor:
         """The network's output with all positions at level `step`: the tick's look where nothing is mixed."""
         label = x.new_full(x.shape[:2], float(self.grid.label[step]), dtype=torch.float32)
-        return self.denoiser.predict(x, label, context, Rows(index)).x
+        return self.denoiser.predict(x, label, context, Rows(index)).x.float()
 
     # -- parts of a tick -----------------------------------------------------------------------------------------
 
@@ -186,10 +186,6 @@ class Program:
             result = self.denoiser.predict(seen[:, see], label[:, see], inputs.context, told).x.float()
             out[rows, order[:, keep]] = result[:, call.keep - call.start :]
         return out
-
-    def _stacked(self, device: torch.device) -> tuple[Tensor, list[bool]]:
-        table = columns(self.table, conversion(self.denoiser.prediction, self.grid))
-        return torch.from_numpy(table).float().to(device), [bool(c.any()) for c in table[1:].T]
 
     def _birth(self, seed: Tensor, birth: Tensor, index: Tensor, guess: Tensor | None, device) -> Tensor:
         entry = torch.full_like(index, self.grid.steps)
@@ -235,6 +231,7 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
         raise InputError(f"plan {plan.name!r}: lookahead is for endless streams; it keeps clean positions in sight")
     else:
         rows = positions
+    convert = conversion(denoiser.prediction, grid)
     return Program(
         denoiser=denoiser,
         plan=plan,
@@ -246,7 +243,8 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
         endless=endless,
         behind=behind,
         views=calls(plan.view, rows, plan.pieces),
-        uniform=uniform_coefficients(grid, table, conversion(denoiser.prediction, grid)),
+        uniform=uniform_coefficients(table, convert),
+        stacked=torch.from_numpy(columns(table, convert)).float(),
     )
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .grids import Grid
 from .predictions import Conversion
-from .solvers import BASE, COLUMNS, EPS, PREV, PREV2, X0, Table
+from .solvers import BASE, COLUMNS, EPS, PREV, PREV2, Table
 
 Coefficient = float | Tensor | None  # None: the term is left out
 
@@ -48,16 +47,18 @@ def coefficients(values: list[Coefficient], corrects: bool) -> Coefficients:
     return Coefficients((values[0], values[1]), (values[2], values[3]), tuple(values[4:n]), corrected)
 
 
-def uniform_coefficients(grid: Grid, table: Table, convert: Conversion) -> list[Coefficients]:
+def uniform_coefficients(table: Table, convert: Conversion) -> list[Coefficients]:
     """[S + 1] entries of floats: row k is the step from level k, its zero terms left out."""
     rows = columns(table, convert)
     return [coefficients([float(v) or None for v in row], table.corrected is not None) for row in rows]
 
 
-def gathered_coefficients(stacked: Tensor, used: list[bool], level: Tensor, like: Tensor, corrects: bool):
-    """Coefficients of mixed levels: stacked [S + 1, 18] float32, level [B, N] int64 -> tensors [B, N, 1...]."""
-    picked = stacked[level]  # [B, N, 18]
-    shape = (*level.shape, *([1] * (like.dim() - 2)))
+def gathered_coefficients(stacked: Tensor, level: Tensor, x: Tensor, corrects: bool) -> Coefficients:
+    """Coefficients of mixed levels: stacked [S + 1, 18] float32 and level [B, N] int64, both on the host -> tensors
+    [B, N, 1...] beside x [B, N, D...]; columns that are zero at every level are left out."""
+    picked = stacked[level].to(x.device)
+    shape = (*level.shape, *([1] * (x.dim() - 2)))
+    used = stacked[1:].any(0).tolist()
     return coefficients([picked[..., i].reshape(shape) if u else None for i, u in enumerate(used)], corrects)
 
 
@@ -96,6 +97,3 @@ def _sum(weights, terms) -> Tensor:
             total = part if total is None else total + part
     assert total is not None, "a step with no terms"
     return total
-
-
-__all__ = ["X0", "Coefficients", "History", "empty_history", "solver_step", "uniform_coefficients"]

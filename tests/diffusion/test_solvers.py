@@ -18,7 +18,7 @@ COSINE = schedule("squaredcos_cap_v2", 100)
 
 def ours(grid, solver, model, x, noise, clip, eta=0.0, prediction="epsilon"):
     table = solver_table(solver, grid, eta)
-    coefficients = uniform_coefficients(grid, table, conversion(prediction, grid))
+    coefficients = uniform_coefficients(table, conversion(prediction, grid))
     history: History = empty_history(table, x)
     for k in range(grid.steps, 0, -1):
         x, history = solver_step(x, model(x, grid.label[k]), history, noise[k - 1], coefficients[k], clip)
