@@ -6,6 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import InputError
+
+
+def check_place(path: str | Path) -> Path:
+    """Make the folders above `path`, so that it can be written when the work is done. Raises InputError."""
+    path = Path(path)
+    if not path.name:
+        raise InputError(f"got {str(path)!r} as a place to write, wanted the name of a file or folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {path.parent} is no folder ({error.strerror})") from None
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: no right to write in {path.parent}")
+    return path
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:

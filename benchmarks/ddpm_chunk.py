@@ -14,20 +14,19 @@ import argparse
 import importlib.util
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-import yaml
 from stock import StockTransformer, ddpm_scheduler, sample
 from torch import Tensor, nn
 
 from ontick.diffusion import Program, build, load_plan, run_chunk
 from ontick.files import write_whole
 from ontick.policy import TransformerConfig, TransformerForDiffusion
+from ontick.runtime import LatencyBudget, WallClock, describe_machine, load_budget
 
 HERE = Path(__file__).resolve().parent
 STEPS = 100
@@ -39,7 +38,7 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    deadline_ms, percentile, budget = _budget(options.budget or ("gpu-50hz" if device.type == "cuda" else "cpu-20hz"))
+    budget = load_budget(options.budget or ("gpu-50hz" if device.type == "cuda" else "cpu-20hz"))
     network = TransformerForDiffusion(SHAPE).eval().requires_grad_(False)
     _randomise(network)
     network.to(device)
@@ -60,18 +59,18 @@ def main() -> int:
         answers["stock"] = _stock(stock, obs)
 
     times = _interleaved(answers, options.n, options.warmup, device)
-    rows = {name: _row(times.get(name), deadline_ms, percentile) for name in ("ours", "stock")}
+    rows = {name: _row(times.get(name), budget) for name in ("ours", "stock")}
     result = {
         "benchmark": "ddpm_chunk",
         "device": str(device),
         "shape": SHAPE.to_dict(),
         "n": options.n,
         "warmup": options.warmup,
-        "budget": {"name": budget, "deadline_ms": deadline_ms, "percentile": percentile},
+        "budget": budget.to_dict(),
         "difference_at_same_noise": agreement,
         "rows": rows,
         "ratio_ours_to_stock": _ratio(times) if "stock" in times else "not measured",
-        "machine": _machine(),
+        "machine": describe_machine(),
     }
     _print(result)
     path = Path(options.out or HERE / "results" / f"ddpm_chunk-{device.type}.json")
@@ -139,15 +138,16 @@ def _interleaved(
     answers: dict[str, Callable[[int], Tensor]], n: int, warmup: int, device: torch.device
 ) -> dict[str, np.ndarray]:
     """Seconds of n answers each, taken in turn, so that whatever else the machine does falls on both."""
+    clock = WallClock()
     times: dict[str, list[float]] = {name: [] for name in answers}
     for i in range(warmup + n):
         for name, answer in answers.items():
             _wait(device)
-            start = time.perf_counter()
+            start = clock.now()
             answer(i)
             _wait(device)
             if i >= warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock.now() - start)
     return {name: np.array(values) for name, values in times.items()}
 
 
@@ -166,7 +166,7 @@ def _ratio(times: dict[str, np.ndarray], draws: int = 10_000) -> dict[str, float
     return {"median": float(ours / stock), "low": float(low), "high": float(high)}
 
 
-def _row(seconds: np.ndarray | None, deadline_ms: float, percentile: float) -> dict | str:
+def _row(seconds: np.ndarray | None, budget: LatencyBudget) -> dict | str:
     if seconds is None:
         return "not measured"
     ms = np.sort(seconds * 1e3)
@@ -179,30 +179,12 @@ def _row(seconds: np.ndarray | None, deadline_ms: float, percentile: float) -> d
         "p99_ms": at(99),
         "max_ms": float(ms[-1]),
         "step_ms": float(np.median(ms)) / STEPS,
-        "budget": "met" if at(percentile) <= deadline_ms else "missed",
+        "budget": "met" if budget.met(seconds) else "missed",
         "samples_ms": [round(float(v), 3) for v in seconds * 1e3],
     }
 
 
 # -- the report -------------------------------------------------------------------------------------------------------
-
-
-def _budget(name: str) -> tuple[float, float, str]:
-    """Deadline [ms], percentile and name of a preset. Read as a file: this must run where the ledger cannot."""
-    path = HERE.parent / "configs" / "budgets" / f"{name}.yaml"
-    if not path.is_file():
-        sys.exit(f"no budget {name!r} in configs/budgets")
-    data = yaml.safe_load(path.read_text())
-    return float(data["deadline_ms"]), float(data["percentile"]), name
-
-
-def _machine() -> dict:
-    try:
-        from ontick.runtime import describe_machine
-    except ModuleNotFoundError:  # the runtime's histogram is not installed
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-        return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "gpu": gpu}
-    return describe_machine()
 
 
 def _print(result: dict) -> None:

@@ -33,7 +33,21 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 done, 1 failed on the way, 2 bad usage or input."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        return _told(error, 2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ontick"):
+            raise
+        return _told(f'the package {error.name} is not installed; pip install "ontick[sim]"', 2)
+    except (RunFailed, OSError) as error:
+        return _told(error, 1)
+    except KeyboardInterrupt:
+        return _told("interrupted; run the same command again to go on", 1)
+
+
+def _run(argv: list[str]) -> int:
     parser = _Parser(prog="ontick", description="Diffusion on the tick: policies and video, judged by a clock.")
     parser.add_argument("--version", action="version", version=f"ontick {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -44,15 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sub.description = module.__doc__
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
-    try:
-        options = parser.parse_args(argv)
-        return options.run(options) or 0
-    except InputError as error:
-        print(f"ontick: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"ontick: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ontick: interrupted; finished work is kept", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    return options.run(options) or 0
+
+
+def _told(what: object, code: int) -> int:
+    print(f"ontick: {' '.join(str(what).split())}", file=sys.stderr)
+    return code

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..envs.collection import Episode, Recipe, attributes_of, collect, discard
 from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
 from ..errors import InputError
+from ..files import check_place
 from ..runtime import WallClock
 from .progress import progress_bar
 
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps)
     if options.workers < 1:
         raise InputError(f"got {options.workers} workers, wanted at least 1")
+    check_place(options.out)
     stem, targets = _targets(options.out, options.format)
     missing = [path for path in targets if not _holds(path, recipe)]
     if not missing:

@@ -53,7 +53,7 @@ def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Pat
 def fingerprint(checkpoint: Path) -> str:
     """Tells one checkpoint's content from another's, whatever the folder is called."""
     digest = hashlib.sha256()
-    for file in sorted(checkpoint.iterdir()):
+    for file in sorted(path for path in checkpoint.iterdir() if path.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 

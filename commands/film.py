@@ -41,7 +41,11 @@ def film_episode(
         env.close()
     outcome = "succeeds" if episode.success else "fails"
     speed = FPS / env.metadata.get("render_fps", FPS)
-    return encode_mp4(frames), f"The video shows {plan} on {task_id}, seed {seed}: it {outcome}. Speed {speed:.2g}x."
+    try:
+        video = encode_mp4(frames)
+    except (OSError, RuntimeError) as error:
+        return None, f"No video: ffmpeg failed ({' '.join(str(error).split())})."
+    return video, f"The video shows {plan} on {task_id}, seed {seed}: it {outcome}. Speed {speed:.2g}x."
 
 
 def encode_mp4(frames: list[np.ndarray]) -> bytes:

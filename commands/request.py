@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..envs import find_task
 from ..envs.evaluation import PolicyMaker
 from ..errors import InputError
+from ..files import check_place
 from ..policy import read_config
 from ..runtime import LatencyBudget, LatencyTrace, Policy, load_budget
 from .families import Candidate, check_device, checkpoint_for, fingerprint, parse_candidate, policy_maker
@@ -68,8 +70,10 @@ def request_of(
 ) -> dict[str, Any]:
     """What was asked for, by content: two runs with equal requests are one evaluation."""
     for path in filter(None, (options.json, options.html)):
-        if Path(path).is_dir():
+        if check_place(path).is_dir():
             raise InputError(f"{path} is a folder, wanted a file to write")
+    if options.html and Path(options.html).resolve() == Path(options.json).resolve():
+        raise InputError(f"--html and --json both name {options.json}; give each its own file")
     rows = [
         {
             "task": entry.task,
@@ -80,6 +84,8 @@ def request_of(
     ]
     charge = options.charge if trace is None else trace.to_dict()["plans"]
     return {
+        "version": __version__,
+        "packages": {task: find_task(task).version for task in sorted({entry.task for entry in entries})},
         "rows": rows,
         "episodes": options.episodes,
         "seed": options.seed,

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from ..files import check_place
 from ..settings import checked
 from .families import check_device
 from .progress import progress_bar
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             raise InputError(f"--threads is {options.threads}, wanted at least 1")
         torch.set_num_threads(options.threads)
     check_device(options.device)
-    out = Path(options.out)
+    out = check_place(options.out)
     if out.exists():
         raise InputError(f"{out} is already there; choose another --out or remove it")
     if options.algorithm == "bc":
@@ -68,8 +69,11 @@ def load_preset(name: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
             raise InputError(
                 f"--set {item}: wanted KEY=VALUE with one of {', '.join(n for p in PARTS for n in _names(p))}"
             )
-        settings.setdefault(part, {})[key] = yaml.safe_load(value)
-    return {p: checked(_kind(p), settings.get(p, {}), f"preset {name!r}, {p}", OWN) for p in PARTS}
+        try:
+            settings[part] = {**(settings.get(part) or {}), key: yaml.safe_load(value)}
+        except yaml.YAMLError:
+            raise InputError(f"--set {item}: {value!r} is no YAML value") from None
+    return {p: checked(_kind(p), settings.get(p) or {}, f"preset {name!r}, {p}", OWN) for p in PARTS}
 
 
 def _kind(part: str) -> type:
@@ -94,7 +98,8 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     network = TransformerConfig(**widths, **settings["network"])
     training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
-    state.parent.mkdir(parents=True, exist_ok=True)
+    if task_id is None:
+        print(f"{options.data} names no task: no action is scaled as a gripper")
     print(
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
         f"width {network.width}, {network.layers} layers, {training.steps} steps of batch {training.batch}"

@@ -35,11 +35,13 @@ class Denoiser(ABC):
     levels      "sample": one level a lane, so plans that mix levels are refused; "position": a level a position
     prediction  "epsilon", "sample", "v" or "velocity"
     schedule    what it was trained with
+    windows     whether a call may see a part of the positions; False: plans that cut the window are refused
     clip        x0 is clamped to [-clip, clip] before every solver step; None: never
     """
 
     levels: str = "sample"
     prediction: str = "epsilon"
+    windows: bool = True
     schedule: Schedule
     clip: float | None = None
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .programs import Inputs, Program
 from .solvers import Z
 from .steps import empty_history, solver_step
@@ -20,6 +21,8 @@ def run_chunk(
     move together this is the tick unrolled, with every level known beforehand and all noise drawn before the loop;
     the bits are the same as tick by tick.
     """
+    if program.endless:
+        raise InputError(f"plan {program.plan.name!r} was built without an end; run it with run_stream")
     state = program.start(seed, birth, guess, device)
     if program.staircase.lag or len(program.views) > 1:
         for _ in range(program.ticks):
@@ -39,6 +42,8 @@ def run_stream(
     program: Program, inputs: Inputs, seed: Tensor, birth: Tensor, positions: int, device: Any = "cpu"
 ) -> Iterator[Tensor]:
     """The first `positions` positions of an endless program, in order: yields [B, D...] one position at a time."""
+    if not program.endless:
+        raise InputError(f"plan {program.plan.name!r} was built for {program.rows} positions; run it with run_chunk")
     state = program.start(seed, birth, inputs.guess, device)
     given = 0
     while given < positions:

@@ -92,6 +92,8 @@ class Plan:
         for key, least in (("stagger", 0), ("block", 1), ("pieces", 1)):
             if getattr(self, key) < least:
                 raise InputError(f"plan {self.name!r}: {key} is {getattr(self, key)}, wanted at least {least}")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"plan {self.name!r}: eta is {self.eta}, wanted 0 (no fresh noise) to 1")
         if self.pieces > 1 and self.view == "all":
             raise InputError(f"plan {self.name!r}: view all sees everything in 1 piece, got {self.pieces}")
 

@@ -54,12 +54,12 @@ class State(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a tick is given: the context from `prepare`, and, where needed, what new positions are born from
-    (guess [B, R, D...]), conditioning and state of the rows in position order."""
+    """What a tick is given: the context from `prepare`, and, where needed, what new positions are born from (guess
+    [B, R, D...]), the conditioning of the rows ([B, R, ...], cut to what a call sees) and the denoiser's own state."""
 
     context: Any
     guess: Tensor | None = None
-    conditioning: Any = None
+    conditioning: Tensor | None = None
     state: Any = None
 
 
@@ -180,9 +180,10 @@ class Program:
         rows = torch.arange(len(x))[:, None]
         seen, label, ids = x[rows, order], label[rows, order], index[rows, order]
         out = torch.zeros_like(x)
+        conditioning = None if inputs.conditioning is None else inputs.conditioning[rows, order]
         for call in self.views:
             see, keep = slice(call.start, call.stop), slice(call.keep, call.stop)
-            told = Rows(ids[:, see], inputs.conditioning, inputs.state)
+            told = Rows(ids[:, see], None if conditioning is None else conditioning[:, see], inputs.state)
             result = self.denoiser.predict(seen[:, see], label[:, see], inputs.context, told).x.float()
             out[rows, order[:, keep]] = result[:, call.keep - call.start :]
         return out
@@ -218,6 +219,11 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
         raise InputError(
             f"plan {plan.name!r} mixes levels (stagger {plan.stagger}), but this network takes one level a sample; "
             "use stagger 0 or a network trained with a level a position"
+        )
+    if plan.view != "all" and not denoiser.windows:
+        raise InputError(
+            f"plan {plan.name!r}: view {plan.view} shows the network a part of the positions, and this network "
+            "must see all of them; use view all"
         )
     endless, behind = positions is None, 0
     if positions is None:

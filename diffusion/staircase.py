@@ -46,7 +46,7 @@ class Staircase:
         return self.steps + self.lag * (math.ceil(positions / self.block) - 1)
 
     def done(self, tick, position):
-        """n_i(m), steps done after `tick` ticks; ints, arrays or tensors that broadcast. Positions before the
+        """n_i(m), steps done after `tick` ticks; arrays or tensors that broadcast. Positions before the
         stream's first are clean by definition."""
         before = position < 0
         return (tick - position // self.block * self.lag).clip(0, self.steps) * ~before + self.steps * before

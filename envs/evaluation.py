@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class Evaluator:
         with _one_thread():
             for worker in self._workers:
                 worker.start()
+        for _ in self._workers:  # so that nothing that is timed next runs beside their start
+            self._take()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,6 +110,8 @@ class Evaluator:
 def _work(inbox: Any, results: Any, following: Any) -> None:
     """A worker process: play jobs until terminated. Environments are kept from one job to the next."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    results.put(("ready", None))
     envs: dict[str, list[gymnasium.Env]] = {}
     while True:
         job: Job = inbox.get()
@@ -124,6 +129,14 @@ def _work(inbox: Any, results: Any, following: Any) -> None:
             results.put(("input", str(error)))
         except Exception:  # whatever broke is told to the parent, which ends the run
             results.put(("failed", "a worker broke: " + " | ".join(traceback.format_exc().strip().splitlines()[-3:])))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers; they notice by themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _share(seeds: Sequence[int], following: Any) -> Iterator[tuple[int, int]]:

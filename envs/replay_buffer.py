@@ -53,10 +53,18 @@ def _put(root: Any, name: str, rows: np.ndarray) -> None:
 
     steps = max(1, min(len(rows), CHUNK_BYTES // (rows.itemsize * int(np.prod(rows.shape[1:])))))
     codec = numcodecs.Blosc("lz4", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
-    root.create_array(name, data=rows, chunks=(steps, *rows.shape[1:]), compressors=codec)
+    kept = {"write_empty_chunks": True}  # so that a chunk that is not there is one that was lost
+    root.create_array(name, data=rows, chunks=(steps, *rows.shape[1:]), compressors=codec, config=kept)
 
 
 def _get(root: Any, path: Path, name: str) -> np.ndarray:
     if name not in root:
         raise InputError(f"got {path} without {name}, wanted data/obs, data/action and meta/episode_ends")
-    return np.asarray(root[name][:])
+    array = root[name]
+    if array.nchunks_initialized < array.nchunks:  # zarr would read what is missing as zeros
+        raise InputError(f"got {path}, whose {name} lacks parts: it is half written or damaged; collect it again")
+    try:
+        return np.asarray(array[:])
+    except Exception as error:  # each codec has its own
+        reason = " ".join(str(error).split())
+        raise InputError(f"got {path}, whose {name} cannot be read ({reason}): collect it again") from error

@@ -1,6 +1,6 @@
 """robomimic's behaviour cloning as a baseline: trained by robomimic's own algorithm, run as a Policy of ours.
 
-    policy = train_bc("demos.hdf5", steps=5000, seed=0)
+    policy = train_bc("demos.hdf5", steps=4000, seed=0)
     policy.save(folder); policy = BCPolicy.load(folder, width=16)
 
 Observations are normalised here, because robomimic 0.3's own normalisation fails. Legend: L lanes asked, Do, Da.
@@ -107,7 +107,7 @@ class BCPolicy:
 
 def train_bc(
     hdf5_path: str | Path,
-    steps: int = 5000,
+    steps: int = 4000,
     seed: int = 0,
     *,
     batch_size: int = 256,

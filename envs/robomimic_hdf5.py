@@ -62,10 +62,13 @@ def _read(file: Any, path: Path, key: str) -> Demonstrations:
     if "data" not in file or len(file["data"]) == 0:
         raise InputError(f"got {path} without data/demo_0, wanted robomimic demonstrations")
     data = file["data"]
-    attributes = json.loads(data.attrs.get("env_args", "{}")).get("ontick", {})
+    try:
+        attributes = json.loads(data.attrs.get("env_args", "{}")).get("ontick", {})
+        names = sorted(data, key=lambda name: int(name.rpartition("_")[2]))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"got {path}, with damaged env_args or episode names ({error}): collect it again") from error
     if attributes and not data.attrs.get("complete", False):
         raise InputError(f"got {path}, which was not written to its end: delete it and run `ontick demos` again")
-    names = sorted(data, key=lambda name: int(name.rpartition("_")[2]))
     for name in names:
         if f"obs/{key}" not in data[name] or "actions" not in data[name]:
             raise InputError(f"got {path} without obs/{key} or actions in {name}, wanted both in every episode")

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import whole
 from .checkpoint import Checkpoint
 from .normaliser import Normaliser
 from .transformer import Attention, TransformerConfig, TransformerForDiffusion
@@ -31,13 +31,13 @@ from .transformer import Attention, TransformerConfig, TransformerForDiffusion
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Defaults are Diffusion Policy's for the transformer on low-dimensional observations."""
+    """Defaults are those published for the transformer on Push-T's low-dimensional observations."""
 
     steps: int = 100_000
     batch: int = 256
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-3
+    weight_decay: float = 1e-1
     warmup: int = 1000
     ema_power: float = 0.75
     ema_max: float = 0.9999
@@ -48,6 +48,17 @@ class TrainingConfig:
         for name in ("steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"training {name} is {getattr(self, name)}, wanted at least 1")
+        fits = {
+            "lr": self.lr > 0,
+            "betas": all(0 <= beta < 1 for beta in self.betas),
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": self.warmup >= 0,
+            "ema_power": self.ema_power > 0,
+            "ema_max": 0 <= self.ema_max < 1,
+            "seed": 0 <= self.seed < 2**32,
+        }
+        for name in (name for name, fit in fits.items() if not fit):
+            raise InputError(f"training {name} is {getattr(self, name)}, which is out of its range")
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def train(
     goes on from there; a state file of another run is refused with InputError. `progress(step, loss)` is called
     after every step."""
     if network_config.schedule == "flow":
-        raise InputError("training supports the trained schedules, got flow")
+        raise InputError("training is for trained schedules, got flow matching")
     _check_data(observations, actions, episode_ends, network_config)
     torch.manual_seed(config.seed)
     normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
@@ -202,12 +213,9 @@ def _save(path: str | Path, step: int, run: dict, network: nn.Module, ema: nn.Mo
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for i, moments in optim.state_dict()["state"].items():
         tensors |= {f"optim.{i}.{k}": v for k, v in moments.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    partial = f"{path}.partial"
-    save_file(
-        {k: v.contiguous().clone() for k, v in tensors.items()}, partial, {"run": json.dumps(run), "step": str(step)}
-    )
-    os.replace(partial, path)
+    tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
+    with whole(path) as temporary:
+        save_file(tensors, temporary, {"run": json.dumps(run), "step": str(step)})
 
 
 def _resume(path: str | Path, run: dict, network: nn.Module, ema: nn.Module, optim) -> int:

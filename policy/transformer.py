@@ -61,6 +61,13 @@ class TransformerConfig:
                 f"n_action_steps {self.n_action_steps} must be 1 to horizon - n_obs_steps + 1 = "
                 f"{self.horizon - self.n_obs_steps + 1}"
             )
+        if (self.schedule == "flow") != (self.prediction == "velocity"):
+            raise InputError(
+                f"schedule {self.schedule} does not go with prediction {self.prediction}: flow matching predicts the "
+                "velocity, and nothing else does"
+            )
+        if self.width < 4:
+            raise InputError(f"width is {self.width}, wanted at least 4: the time embedding needs two frequencies")
         if self.width % self.heads or self.width % 2:
             raise InputError(f"width {self.width} must be even and divide by {self.heads} heads")
 
@@ -133,6 +140,7 @@ class TransformerForDiffusion(nn.Module, Denoiser):
     """Predicts the noise of T action rows, given To observations and one level a sample."""
 
     levels = "sample"
+    windows = False  # its positions are those of the whole chunk
     schedule: Schedule
     mask: Tensor | None
     memory_mask: Tensor | None

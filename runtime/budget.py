@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ..errors import InputError
 from .histogram import LatencyHistogram, rank_at
@@ -90,6 +89,8 @@ def _custom(period_ms: float | None, deadline_ms: float | None) -> LatencyBudget
 def _preset(name: str) -> LatencyBudget:
     if name not in budget_names():
         raise InputError(f"got the budget {name!r}, wanted a known one: use one of {', '.join(budget_names())}")
+    import yaml  # the training and timing core does without it
+
     data = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
     return LatencyBudget(
         name=data["name"],

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import InputError
 from .budget import LatencyBudget
-from .trace import LatencyTrace
 
 
 class Charge:
@@ -27,11 +26,6 @@ class Charge:
     def none(cls) -> Charge:
         """Answers cost nothing: the world waits for them."""
         return cls()
-
-    @classmethod
-    def from_trace(cls, trace: LatencyTrace, plan: str) -> Charge:
-        """Charge what the plan cost on the trace's machine. Raises InputError for a plan that it lacks."""
-        return cls(trace.latencies_s(plan))
 
     @property
     def is_free(self) -> bool:

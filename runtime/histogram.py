@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
 from ..errors import InputError
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3
@@ -18,11 +16,18 @@ def rank_at(percentile: float, n: int) -> int:
     return min(n, max(1, math.ceil(percentile * n / 100 - 1e-9)))
 
 
+def _hdr() -> Any:
+    """The library's class, imported on first use: a clock and a budget do without it."""
+    from hdrh.histogram import HdrHistogram
+
+    return HdrHistogram
+
+
 class LatencyHistogram:
     """Counts durations in buckets, so that any percentile can be asked for later and runs can be added up."""
 
     def __init__(self):
-        self._counts = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+        self._counts = _hdr()(LOWEST_US, HIGHEST_US, DIGITS)
         self.max_s = 0.0
 
     @property
@@ -63,7 +68,7 @@ class LatencyHistogram:
         """Undo `to_dict`. Raises InputError when the data is not a histogram of ours."""
         histogram = cls()
         try:
-            counts = HdrHistogram.decode(data["hdr"].encode("ascii"))
+            counts = _hdr().decode(data["hdr"].encode("ascii"))
             assert counts is not None  # the library returns None where its C part is missing
             histogram._counts.add(counts)
             histogram.max_s = float(data["max_s"])

@@ -1,6 +1,9 @@
 """`ontick evaluate` as a user meets it."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -98,6 +101,9 @@ def test_bad_arguments_give_one_line_and_exit_code_2(evaluate, capsys, arguments
         (["--deadline-ms", "-1"], "above 0"),
         (["--charge", "nowhere.json"], "nowhere.json"),
         (["--seed", "-1"], "-1"),
+        (["--json", "/dev/null/x.json"], "cannot be written"),
+        (["--html", "/dev/null/x.html"], "cannot be written"),
+        (["--html", "same.json", "--json", "same.json"], "its own"),
     ],
 )
 def test_bad_options_give_one_line_and_exit_code_2(evaluate, capsys, options, complaint):
@@ -126,3 +132,30 @@ def test_without_a_renderer_the_report_says_why_it_has_no_video(evaluate, tmp_pa
     code, _ = evaluate("--html", str(tmp_path / "page.html"), episodes="1")
     page = (tmp_path / "page.html").read_text()
     assert code == 0 and "No video: install libegl1." in page and "<video" not in page
+
+
+def test_a_film_that_fails_costs_the_video_and_not_the_report(evaluate, tmp_path, monkeypatch):
+    def broken(frames):
+        raise OSError("broken pipe")
+
+    monkeypatch.setattr("ontick.commands.film.encode_mp4", broken)
+    code, document = evaluate("--html", str(tmp_path / "page.html"), episodes="1")
+    assert code == 0 and document["complete"]
+    assert "ffmpeg failed (broken pipe)" in (tmp_path / "page.html").read_text()
+
+
+def test_a_killed_evaluation_leaves_no_worker_and_goes_on_when_repeated(tiny_checkpoint, tmp_path):
+    """Killed as a scheduler kills: the parent gets no chance to end its workers."""
+    path = tmp_path / "out.json"
+    command = [sys.executable, "-m", "ontick", "evaluate", "--tasks", TASK, "--plans", "ddim-2,ddpm-100"]
+    command += ["--checkpoint", str(tiny_checkpoint), "--episodes", "2", "--json", str(path)]
+    running = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    running.kill()
+    running.communicate(timeout=30)  # ends when the last process that holds the pipe has ended
+    assert len(json.loads(path.read_text())["rows"]) == 1
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0 and "going on after 1" in again.stdout
+    assert [row["plan"] for row in json.loads(path.read_text())["rows"]] == ["ddim-2", "ddpm-100"]

@@ -49,6 +49,13 @@ def _ones():
         (["--set", "steps=0"], "at least 1"),
         (["--set", "steps=many"], "steps"),
         (["--threads", "0"], "at least 1"),
+        (["--set", "lr=["], "no YAML value"),
+        (["--set", "lr=-1"], "lr is -1.0"),
+        (["--set", "betas=[2, 3]"], "betas"),
+        (["--set", "weight_decay=-1"], "weight_decay"),
+        (["--set", "prediction=velocity"], "does not go with"),
+        (["--set", "width=2", "--set", "heads=1"], "width is 2"),
+        (["--seed", "99999999999999999"], "seed"),
         (["--device", "cuda"], "GPU"),
         (["--algorithm", "bc", "--set", "steps=2"], "bc"),
     ],
@@ -65,3 +72,17 @@ def test_a_checkpoint_is_not_overwritten(data, tmp_path, capsys):
     arguments = ["train", "--data", str(data), "--out", str(tmp_path / "policy"), *SMALL]
     assert main(arguments) == 0
     assert main(arguments) == 2 and "already there" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_training(data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    arguments = ["train", "--data", str(data), "--out", str(tmp_path / "file" / "x"), *SMALL]
+    assert main(arguments) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_empty_part_of_a_preset_is_no_trouble(data, tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("network:\ntraining: {steps: 1, batch: 2}\n")
+    overrides = ["--set", "width=16", "--set", "layers=1"]
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "x"), "--preset", str(preset), *overrides]) == 0

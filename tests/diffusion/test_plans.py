@@ -35,6 +35,8 @@ def test_plans_survive_yaml(tmp_path):
         ("{name: x, grid: {steps: 3}, solver: ddim, stagger: -1}", "stagger is -1"),
         ("{name: x, grid: {steps: 3}, solver: ddim, view: everything}", "unknown view"),
         ("{name: x, grid: 3, solver: ddim}", "grid is 3"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, eta: 2.0}", "eta is 2.0"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, eta: .nan}", "eta is nan"),
         ("a: [", "is not YAML"),
     ],
 )

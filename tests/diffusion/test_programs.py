@@ -223,3 +223,27 @@ def test_counted_calls_are_what_the_program_says(oracle, keys):
         program = build(network, plan(stagger=stagger, view=view, pieces=pieces), (1,), 12)
         run_chunk(program, None, *keys(1))
         assert network.calls == program.ticks * program.calls_per_tick
+
+
+def test_finite_and_endless_programs_are_not_taken_for_each_other(mixer, keys):
+    finite, endless = build(mixer(), plan(stagger=1), (2,), 6), build(mixer(), plan(stagger=1), (2,), None)
+    with pytest.raises(InputError, match="run_chunk"):
+        next(run_stream(finite, Inputs(None), *keys(1), positions=9))
+    with pytest.raises(InputError, match="run_stream"):
+        run_chunk(endless, None, *keys(1))
+
+
+def test_a_call_is_told_the_conditioning_of_the_positions_it_sees(mixer, keys):
+    seen = []
+
+    class Conditioned(mixer):
+        def predict(self, x, label, context, rows):
+            seen.append((rows.index, rows.conditioning))
+            return super().predict(x, label, context, rows)
+
+    program = build(Conditioned(), plan(stagger=2, view="partitions", pieces=3), (2,), None)
+    state = program.start(*keys(1))
+    for _ in range(9):
+        marks = program.index(state.tick) * 10  # a mark a position, laid out by row
+        state, _ = program.tick(state, Inputs(None, conditioning=marks))
+    assert all(torch.equal(index * 10, marks) for index, marks in seen)

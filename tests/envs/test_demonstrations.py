@@ -105,6 +105,25 @@ def test_a_truncated_hdf5_is_refused(saved, tmp_path):
         read_demonstrations(path)
 
 
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_replay_buffer_with_a_damaged_chunk_is_refused(damage, saved, tmp_path):
+    """zarr itself reads a lost chunk as zeros."""
+    path = shutil.copytree(saved["zarr"], tmp_path / "damaged.zarr")
+    chunk = path / "data" / "action" / "0.0"
+    if damage == "lost":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:40])
+    with pytest.raises(InputError, match="data/action"):
+        read_demonstrations(path)
+
+
+def test_actions_that_are_all_zero_are_not_taken_for_lost_ones(demonstrations, tmp_path):
+    still = dataclasses.replace(demonstrations, actions=np.zeros_like(demonstrations.actions))
+    write_demonstrations(tmp_path / "still.zarr", still)
+    assert not read_demonstrations(tmp_path / "still.zarr").actions.any()
+
+
 @pytest.mark.parametrize("key", ["data/obs", "data/action", "meta/episode_ends"])
 def test_a_replay_buffer_with_a_missing_array_is_refused(key, saved, tmp_path):
     shutil.copytree(saved["zarr"], tmp_path / "m.zarr")

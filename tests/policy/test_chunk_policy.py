@@ -227,6 +227,8 @@ def test_select_action_refuses_a_bad_observation_and_forgets_it(bad, make):
     ("plan", "complaint"),
     [
         (Plan(name="diagonal", grid=GridSpec(steps=4), solver="ddim", stagger=1), "one level a sample"),
+        (Plan(name="cut", grid=GridSpec(steps=4), solver="ddim", view="partitions", pieces=2), "must see all"),
+        (Plan(name="warm", grid=GridSpec(steps=4), solver="ddim", birth="guess"), "starts from a guess"),
         (load_plan("ddim-101"), "1 to 100"),
         (Plan(name="flow", grid=GridSpec(kind="flow", steps=4), solver="euler"), "does not fit a checkpoint"),
         (Plan(name="euler", grid=GridSpec(steps=4), solver="euler"), "does not fit schedule"),

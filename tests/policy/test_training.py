@@ -159,7 +159,7 @@ def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, tiny_c
 def test_training_reduces_the_loss_and_denoises_toy_data(toy_data, tiny_config):
     observations, actions, ends = toy_data
     losses = []
-    config = TrainingConfig(steps=500, batch=64, lr=3e-3, warmup=20)
+    config = TrainingConfig(steps=500, batch=64, lr=3e-3, warmup=20, weight_decay=1e-3)
     trained = train(
         observations, actions, ends, tiny_config(width=32), config, progress=lambda step, loss: losses.append(loss)
     )

@@ -42,11 +42,11 @@ def test_a_missing_trace_and_a_missing_plan_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         LatencyTrace.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="ddim-10, ddpm-100"):
-        Charge.from_trace(TRACE, "ddim-5")
+        TRACE.latencies_s("ddim-5")
 
 
 def test_a_charge_depends_on_seed_and_chunk_alone():
-    charge, again = Charge.from_trace(TRACE, "ddim-10"), Charge.from_trace(TRACE, "ddim-10")
+    charge, again = Charge(TRACE.latencies_s("ddim-10")), Charge(TRACE.latencies_s("ddim-10"))
     keys = [(seed, chunk) for seed in range(20) for chunk in range(20)]
     forwards = {key: charge.latency_s(*key) for key in keys}
     backwards = {key: again.latency_s(*key) for key in reversed(keys)}
