@@ -1,11 +1,12 @@
 # make demo      set up .venv and evaluate the shipped policy in MuJoCo
 # make test      set up .venv and run the tests (make test-all adds the slow ones)
+# make results   measure the README's numbers here
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all results lint clean
 
 setup: .venv/ready
 
@@ -24,6 +25,16 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2
+
+# The README's numbers, measured on this machine: about 20 minutes; run nothing beside it.
+EVALUATE = $(BIN)/ontick evaluate --tasks metaworld/pick-place-v3 --episodes 200 --workers 2
+results: setup
+	$(EVALUATE) --plans ddpm-100,ddim-10,dpmpp-10,ddim-2,robomimic-bc \
+		--json benchmarks/results/pick_place-cpu.json --html runs/results/report.html
+	$(EVALUATE) --plans ddpm-100,ddim-10,ddim-2 --charge measured \
+		--json benchmarks/results/pick_place-charged-cpu.json
+	$(BIN)/python benchmarks/evaluation_speed.py
+	$(BIN)/python benchmarks/ddpm_chunk.py --threads 1 --n 50
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,9 +5,10 @@ The training and timing core: importing it needs torch, numpy, einops and safete
 
 from .checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from .chunk_policy import DiffusionPolicy
+from .config import TransformerConfig
 from .normaliser import Normaliser
 from .training import TrainingConfig, train
-from .transformer import TransformerConfig, TransformerForDiffusion
+from .transformer import TransformerForDiffusion
 
 __all__ = [
     "Checkpoint",

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from ..errors import InputError
 from ..files import whole
 from ..settings import checked
+from .config import TransformerConfig
 from .normaliser import Normaliser
-from .transformer import TransformerConfig, TransformerForDiffusion
+from .transformer import TransformerForDiffusion
 
 FORMAT = "ontick-checkpoint-1"
 

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import whole
 from .checkpoint import Checkpoint
+from .config import TransformerConfig
 from .normaliser import Normaliser
-from .transformer import Attention, TransformerConfig, TransformerForDiffusion
+from .transformer import Attention, TransformerForDiffusion
 
 
 @dataclass(frozen=True, kw_only=True)
