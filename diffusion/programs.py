@@ -183,7 +183,7 @@ class Program:
         conditioning = None if inputs.conditioning is None else inputs.conditioning[rows, order]
         for call in self.views:
             see, keep = slice(call.start, call.stop), slice(call.keep, call.stop)
-            told = Rows(ids[:, see], None if conditioning is None else conditioning[:, see], inputs.state)
+            told = Rows(ids[:, see].to(device), None if conditioning is None else conditioning[:, see], inputs.state)
             result = self.denoiser.predict(seen[:, see], label[:, see], inputs.context, told).x.float()
             out[rows, order[:, keep]] = result[:, call.keep - call.start :]
         return out
