@@ -8,12 +8,18 @@ from pathlib import Path
 
 from .errors import InputError
 
+LONGEST_NAME = 220  # bytes; what is added to a name while it is written must fit into 255
+
 
 def check_place(path: str | Path) -> Path:
     """Make the folders above `path`, so that it can be written when the work is done. Raises InputError."""
     path = Path(path)
-    if not path.name:
+    if path.name in ("", ".."):
         raise InputError(f"got {str(path)!r} as a place to write, wanted the name of a file or folder")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise InputError(f"the name {path.name[:40]}... is too long; wanted at most {LONGEST_NAME} bytes")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is no ordinary file; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,16 +43,16 @@ def whole(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _readable(temporary)
-        if path.is_dir():
-            os.replace(path, aside)
         try:
+            if path.is_dir():
+                os.replace(path, aside)
             os.replace(temporary, path)
         except BaseException:
-            if aside.exists():
+            if aside.exists() and not path.exists():
                 os.replace(aside, path)
             raise
     finally:
-        for left in (temporary, aside):
+        for left in (temporary, aside) if path.exists() else (temporary,):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

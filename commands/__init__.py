@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RunFailed, OSError) as error:
         return _told(error, 1)
     except KeyboardInterrupt:
-        return _told("interrupted; run the same command again to go on", 1)
+        return _told("interrupted; the same command goes on from what is finished", 1)
 
 
 def _run(argv: list[str]) -> int:

@@ -7,7 +7,6 @@ an interrupted evaluation goes on after its last finished row.
 import argparse
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from ..runtime import (
 from .families import Candidate
 from .film import film_episode
 from .progress import progress_bar
-from .request import DEFAULT_BUDGET, FORMAT, Entry, budget_of, entries_of, request_of, unfinished
+from .request import DEFAULT_BUDGET, FORMAT, Entry, budget_of, entries_of, request_of, trace_file, unfinished
 from .table import print_table
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
@@ -177,7 +176,7 @@ def _finish(options: argparse.Namespace, document: dict[str, Any], filmed: Entry
     print_table(rows, budget)
     if options.charge == "measured":
         one_task = len({row["task"] for row in rows}) == 1
-        path = Path(options.json).with_suffix(".trace.json")
+        path = trace_file(options)
         recorded = {row["plan"] if one_task else f"{row['task']} {row['plan']}": row["latency_ms"] for row in rows}
         LatencyTrace(document["machine"], recorded).save(path)
         print(f"latency trace (repeat this run with --charge): {path}")

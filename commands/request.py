@@ -69,11 +69,7 @@ def request_of(
     options: argparse.Namespace, entries: list[Entry], budget: LatencyBudget, trace: LatencyTrace | None
 ) -> dict[str, Any]:
     """What was asked for, by content: two runs with equal requests are one evaluation."""
-    for path in filter(None, (options.json, options.html)):
-        if check_place(path).is_dir():
-            raise InputError(f"{path} is a folder, wanted a file to write")
-    if options.html and Path(options.html).resolve() == Path(options.json).resolve():
-        raise InputError(f"--html and --json both name {options.json}; give each its own file")
+    _check_places(options)
     rows = [
         {
             "task": entry.task,
@@ -93,6 +89,26 @@ def request_of(
         "budget": budget.to_dict(),
         "charge": charge,
     }
+
+
+def trace_file(options: argparse.Namespace) -> Path:
+    """Where the latencies measured for `--charge measured` are written."""
+    return Path(options.json).with_suffix(".trace.json")
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Nothing that is there may be lost: each file to write is a place of its own, and no folder or input."""
+    check_place(options.json)
+    places = [options.json] + [options.html] * (options.html is not None)
+    places += [trace_file(options)] * (options.charge == "measured")
+    for place in places:
+        if check_place(place).is_dir():
+            raise InputError(f"{place} is a folder, wanted a file to write")
+    if options.charge not in (None, "measured"):
+        places.append(options.charge)
+    resolved = [Path(place).resolve() for place in places]
+    if len(set(resolved)) < len(resolved):
+        raise InputError(f"two of {', '.join(map(str, places))} are one file; give each its own")
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -220,7 +220,7 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
             f"plan {plan.name!r} mixes levels (stagger {plan.stagger}), but this network takes one level a sample; "
             "use stagger 0 or a network trained with a level a position"
         )
-    if plan.view != "all" and not denoiser.windows:
+    if (plan.pieces > 1 or plan.view == "lookahead") and not denoiser.windows:
         raise InputError(
             f"plan {plan.name!r}: view {plan.view} shows the network a part of the positions, and this network "
             "must see all of them; use view all"

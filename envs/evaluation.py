@@ -48,6 +48,7 @@ class Evaluator:
         if workers < 1:
             raise InputError(f"got {workers} workers, wanted at least 1")
         context = multiprocessing.get_context("spawn")
+        self._broken = False
         self._next = context.Value("q", 0)
         self._results: Any = context.Queue()
         self._inboxes = [context.SimpleQueue() for _ in range(workers)]
@@ -77,6 +78,11 @@ class Evaluator:
 
         Raises InputError for what is wrong with the job, RunFailed where a worker broke.
         """
+        if self._broken:
+            raise RunFailed(
+                "an earlier job of this evaluator failed, its workers may still be at it; start another"
+            )
+        self._broken = True  # until this one has ended well
         self._next.value = 0
         for inbox in self._inboxes:
             inbox.put(job)
@@ -92,6 +98,7 @@ class Evaluator:
                 busy -= 1
             else:
                 raise (InputError if kind == "input" else RunFailed)(value)
+        self._broken = False
         return [episodes[i] for i in range(len(job.seeds))], ledger
 
     def _take(self) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from ontick.commands import main
 from ontick.policy import load_checkpoint, save_checkpoint
+from ontick.runtime import LatencyTrace
 
 TASK = "metaworld/pick-place-v3"
 ROW = {
@@ -104,6 +105,10 @@ def test_bad_arguments_give_one_line_and_exit_code_2(evaluate, capsys, arguments
         (["--json", "/dev/null/x.json"], "cannot be written"),
         (["--html", "/dev/null/x.html"], "cannot be written"),
         (["--html", "same.json", "--json", "same.json"], "its own"),
+        (["--json", ""], "wanted the name"),
+        (["--html", ""], "wanted the name"),
+        (["--json", "/dev/null"], "no ordinary file"),
+        (["--html", "a.trace.json", "--json", "a.json", "--charge", "measured"], "its own"),
     ],
 )
 def test_bad_options_give_one_line_and_exit_code_2(evaluate, capsys, options, complaint):
@@ -159,3 +164,15 @@ def test_a_killed_evaluation_leaves_no_worker_and_goes_on_when_repeated(tiny_che
     again = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0 and "going on after 1" in again.stdout
     assert [row["plan"] for row in json.loads(path.read_text())["rows"]] == ["ddim-2", "ddpm-100"]
+
+
+def test_what_is_there_is_not_lost_to_a_derived_or_given_name(evaluate, tmp_path, capsys):
+    (tmp_path / "out.trace.json").mkdir()
+    code, _ = evaluate("--charge", "measured")
+    assert code == 2 and "is a folder" in capsys.readouterr().err
+    assert (tmp_path / "out.trace.json").is_dir()
+    trace = tmp_path / "recorded.json"
+    LatencyTrace({}, {"ddim-2": [1.0]}).save(trace)
+    before = trace.read_text()
+    code, _ = evaluate("--charge", str(trace), name="recorded.json")
+    assert code == 2 and "one file" in capsys.readouterr().err and trace.read_text() == before

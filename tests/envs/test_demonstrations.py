@@ -124,6 +124,13 @@ def test_actions_that_are_all_zero_are_not_taken_for_lost_ones(demonstrations, t
     assert not read_demonstrations(tmp_path / "still.zarr").actions.any()
 
 
+def test_a_foreign_replay_buffer_may_leave_out_chunks_of_zeros(saved, tmp_path, demonstrations):
+    path = shutil.copytree(saved["zarr"], tmp_path / "theirs.zarr")
+    zarr.open_group(str(path), mode="a").attrs.put({})
+    (path / "data" / "action" / "0.0").unlink()
+    assert not read_demonstrations(path).actions.any()
+
+
 @pytest.mark.parametrize("key", ["data/obs", "data/action", "meta/episode_ends"])
 def test_a_replay_buffer_with_a_missing_array_is_refused(key, saved, tmp_path):
     shutil.copytree(saved["zarr"], tmp_path / "m.zarr")

@@ -105,3 +105,13 @@ def test_a_worker_that_breaks_ends_the_run_and_says_why():
 def test_no_workers_are_refused():
     with pytest.raises(InputError, match="at least 1"):
         Evaluator(0)
+
+
+def test_an_evaluator_whose_job_failed_takes_no_other():
+    good = Job(TASK, ExpertInChunks, tuple(evaluation_seeds(5, 2)), BUDGET)
+    with Evaluator(2) as evaluator:
+        evaluator.run(good)
+        with pytest.raises(InputError):
+            evaluator.run(Job("metaworld/raech-v3", ExpertInChunks, good.seeds, BUDGET))
+        with pytest.raises(RunFailed, match="earlier job"):
+            evaluator.run(good)
