@@ -79,9 +79,7 @@ class Evaluator:
         Raises InputError for what is wrong with the job, RunFailed where a worker broke.
         """
         if self._broken:
-            raise RunFailed(
-                "an earlier job of this evaluator failed, its workers may still be at it; start another"
-            )
+            raise RunFailed("an earlier job of this evaluator failed, its workers may still be at it; start another")
         self._broken = True  # until this one has ended well
         self._next.value = 0
         for inbox in self._inboxes:
