@@ -4,7 +4,7 @@ import difflib
 import functools
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 
 Expert = Callable[[np.ndarray], np.ndarray]  # observation [Do] -> action float32 [Da]
+MakeExpert = Callable[[np.random.Generator | None], Expert]  # a generator draws a style, None is the plain expert
 
 # fmt: off
 METAWORLD_NAMES = (
@@ -38,15 +39,21 @@ class Task:
     max_steps: int
     gripper_dims: tuple[int, ...]  # indices of the action that are gripper commands, not motion
     packages: tuple[str, ...]  # what the physics depends on
-    make_expert: Callable[[], Expert]
+    make_expert: MakeExpert
+    entry_point: str  # "module:Class" of this package
+    arguments: dict[str, Any] = field(default_factory=dict)  # of its constructor
 
     def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
         """The environment; `options` are those of its constructor (`max_steps`, `stop_on_success`, ...)."""
         return gymnasium.make(self.id, render_mode="rgb_array" if render else None, **options)
 
-    def expert(self) -> Expert:
-        """A scripted expert, its actions clipped to [-1, 1]. One a lane: an expert may keep state."""
-        return self.make_expert()
+    def expert(self, style: np.random.Generator | None = None) -> Expert:
+        """A scripted expert for one episode, its actions within [-1, 1].
+
+        With `style` it has a manner of its own, drawn from there: on Meta-World its speed, heights, pauses and grasp,
+        on Avoid its route, speed and margin. Without, every episode is done the one plain way.
+        """
+        return self.make_expert(style)
 
     def hold(self, last_action: np.ndarray) -> np.ndarray:
         """The action where no answer is there: no motion, the gripper as it was. [..., Da] -> [..., Da]"""
@@ -72,20 +79,25 @@ def find_task(task_id: str) -> Task:
 
 def register_environments() -> None:
     """Make every task known to `gymnasium.make`. Its simulator is imported when an environment is made."""
-    for task_id in TASKS:
-        name = task_id.removeprefix("metaworld/")
+    for task in TASKS.values():
         gymnasium.register(
-            task_id,
-            entry_point=f"{__package__}.metaworld:MetaWorldEnv",
-            kwargs={"name": name},
+            task.id,
+            entry_point=f"{__package__}.{task.entry_point}",
+            kwargs=task.arguments,
             disable_env_checker=True,  # it checks every step of every episode
         )
 
 
-def _metaworld_expert(name: str) -> Expert:
+def _metaworld_expert(name: str, style: np.random.Generator | None) -> Expert:
     from .metaworld import scripted_expert
 
     return scripted_expert(name)
+
+
+def _avoid_expert(style: np.random.Generator | None) -> Expert:
+    from .avoid_expert import avoid_expert
+
+    return avoid_expert(style)
 
 
 def _metaworld_task(name: str) -> Task:
@@ -97,7 +109,22 @@ def _metaworld_task(name: str) -> Task:
         gripper_dims=(3,),
         packages=("metaworld", "mujoco"),
         make_expert=functools.partial(_metaworld_expert, name),
+        entry_point="metaworld:MetaWorldEnv",
+        arguments={"name": name},
     )
 
 
-TASKS: dict[str, Task] = {task.id: task for task in (_metaworld_task(f"{name}-v3") for name in METAWORLD_NAMES)}
+AVOID = Task(
+    id="ontick/Avoid-v0",
+    observation_dim=16,
+    action_dim=2,
+    max_steps=200,
+    gripper_dims=(),
+    packages=("mujoco",),
+    make_expert=_avoid_expert,
+    entry_point="avoid:AvoidEnv",
+)
+
+TASKS: dict[str, Task] = {
+    task.id: task for task in (AVOID, *(_metaworld_task(f"{name}-v3") for name in METAWORLD_NAMES))
+}
