@@ -7,12 +7,16 @@ an interrupted evaluation goes on after its last finished row.
 import argparse
 import itertools
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..envs import evaluation_seeds, find_task
+from ..envs.disturbances import Disturbance
+from ..envs.episodes import Episode
 from ..envs.evaluation import LANES, Evaluator, Job
 from ..files import write_whole
 from ..runtime import (
@@ -26,10 +30,20 @@ from ..runtime import (
     wilson_interval,
     write_report,
 )
-from .families import Candidate
+from ..runtime.statistics import mode_entropy, mode_entropy_interval
 from .film import film_episode
 from .progress import progress_bar
-from .request import DEFAULT_BUDGET, FORMAT, Entry, budget_of, entries_of, request_of, trace_file, unfinished
+from .request import (
+    DEFAULT_BUDGET,
+    FORMAT,
+    Entry,
+    budget_of,
+    disturbance_of,
+    entries_of,
+    request_of,
+    trace_file,
+    unfinished,
+)
 from .table import print_table
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
@@ -39,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
     parser.add_argument(
-        "--plans", required=True, metavar="P,P", help="ddpm-K, ddim-K, dpmpp-K, unipc-K, plan files, robomimic-bc"
+        "--plans", required=True, metavar="P,P", help="ddpm-K, ddim-K, dpmpp-K, unipc-K, plan files, robomimic-bc, robomimic-bc-rnn"
     )
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
@@ -52,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--charge", metavar="measured|TRACE", help="let the world move on while inference runs, by these latencies"
     )
+    parser.add_argument(
+        "--disturb", metavar="D,D", help="push[=METRES], delay[=STEPS], drop[=PROBABILITY]: in every episode"
+    )
     parser.add_argument("--html", metavar="FILE", help="write a self-contained report page")
     parser.add_argument("--json", required=True, metavar="FILE", help="write everything measured")
 
@@ -61,14 +78,14 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)  # the timed policy runs as the workers' do
-    budget, entries = budget_of(options), entries_of(options)
+    budget, entries, disturbance = budget_of(options), entries_of(options), disturbance_of(options)
     trace = None if options.charge in (None, "measured") else LatencyTrace.load(options.charge)
     for entry in entries:
         entry.policy(1)  # a plan that the checkpoint cannot run is told before anything is played
         if trace is not None:
             _recorded(trace, entry)
     seeds = evaluation_seeds(options.seed, options.episodes)
-    request = request_of(options, entries, budget, trace)
+    request = request_of(options, entries, budget, trace, disturbance)
     document = unfinished(options.json, request) or {
         "format": FORMAT,
         "version": __version__,
@@ -86,10 +103,10 @@ def run(options: argparse.Namespace) -> int:
             timing = Ledger()
             samples_s = _measure(entry, seeds, budget, timing) if trace is None else _recorded(trace, entry)
             charge = Charge(samples_s) if options.charge else Charge.none()
-            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge)
-            document["rows"].append(_play_row(evaluator, job, entry.candidate, samples_s, timing))
+            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance)
+            document["rows"].append(_play_row(evaluator, job, entry, samples_s, timing))
             _write(options.json, document)
-    _finish(options, document, entries[0], budget)
+    _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew
     _write(options.json, document)
     print(f"json: {options.json}")
@@ -125,12 +142,10 @@ def _measure(entry: Entry, seeds: list[int], budget: LatencyBudget, ledger: Ledg
     return np.round(measure_latency(answer, n=n, warmup=2, ledger=ledger, budget=budget) * 1e3, 3) * 1e-3
 
 
-def _play_row(
-    evaluator: Evaluator, job: Job, candidate: Candidate, samples_s: np.ndarray, timing: Ledger
-) -> dict[str, Any]:
+def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarray, timing: Ledger) -> dict[str, Any]:
     """Play a row's episodes and put together all that is reported of it."""
     successes = 0
-    with progress_bar(len(job.seeds), f"{job.task} {candidate.name}", "episode") as bar:
+    with progress_bar(len(job.seeds), " ".join(entry.key), "episode") as bar:
 
         def advance(episode: Any) -> None:
             nonlocal successes
@@ -145,7 +160,8 @@ def _play_row(
     actions = sum(e.counts["answers"] + e.counts["rest"] for e in episodes)
     return {
         "task": job.task,
-        "plan": candidate.name,
+        "plan": entry.candidate.name,
+        "disturb": str(job.disturbance) or None,
         "episodes": len(episodes),
         "successes": successes,
         "success_low": low,
@@ -163,14 +179,45 @@ def _play_row(
         "starved": sum(e.counts["starved"] for e in episodes),
         "rest": sum(e.counts["rest"] for e in episodes),
         "jerk": float(np.mean([e.jerk for e in episodes])),
+        **modes_told(episodes, entry),
+        "clearance_mm": clearance_told(episodes),
         "ledger": played.to_dict(),
     }
+
+
+def modes_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, Any]:
+    """Which modes were taken, beside those of the demonstrations; None for what the task or checkpoint does not tell.
+
+    Entropies [nats] are over successful episodes: a failed one may have ended before its mode was decided.
+    """
+    told = any(e.mode is not None for e in episodes)
+    taken = [e.mode for e in episodes if e.success and e.mode is not None]
+    shown = entry.demonstrated_modes
+    return {
+        "modes": [e.mode for e in episodes] if told else None,
+        "mode_entropy": mode_entropy(taken) if taken else None,
+        "mode_entropy_interval": mode_entropy_interval(taken) if taken else None,
+        "demonstrations_mode_entropy": mode_entropy(shown) if shown else None,
+        "demonstrations_modes": dict(sorted(Counter(shown).items())) or None,
+    }
+
+
+def clearance_told(episodes: Sequence[Episode]) -> dict[str, float] | None:
+    """Median and 5th percentile over episodes, failed ones included, of the least gap to an obstacle."""
+    gaps_mm = [e.clearance_m * 1e3 for e in episodes if e.clearance_m is not None]
+    return {"median": float(np.median(gaps_mm)), "p5": float(np.percentile(gaps_mm, 5))} if gaps_mm else None
 
 
 # -- after ------------------------------------------------------------------------------------------------------------
 
 
-def _finish(options: argparse.Namespace, document: dict[str, Any], filmed: Entry, budget: LatencyBudget) -> None:
+def _finish(
+    options: argparse.Namespace,
+    document: dict[str, Any],
+    filmed: Entry,
+    budget: LatencyBudget,
+    disturbance: Disturbance,
+) -> None:
     """Print the table, write the page and the trace, and say where they are."""
     rows = document["rows"]
     print_table(rows, budget)
@@ -184,7 +231,7 @@ def _finish(options: argparse.Namespace, document: dict[str, Any], filmed: Entry
         row = next(row for row in rows if (row["task"], row["plan"]) == filmed.key)
         charge = Charge(np.array(row["latency_ms"]) * 1e-3) if options.charge else Charge.none()
         video, note = film_episode(
-            filmed.task, filmed.policy(LANES), filmed.candidate.name, row["seeds"][0], budget, charge
+            filmed.task, filmed.policy(LANES), filmed.candidate.name, row["seeds"][0], budget, charge, disturbance
         )
         write_report(options.html, document, video=video, note=note)
         print(f"report: {options.html}")

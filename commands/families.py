@@ -14,7 +14,7 @@ from ..policy import DiffusionPolicy, load_checkpoint, read_config
 from ..runtime import Policy
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-DIFFUSION, BC = "diffusion-transformer", "robomimic-bc"
+DIFFUSION, BC, BC_RNN = "diffusion-transformer", "robomimic-bc", "robomimic-bc-rnn"
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Candidate:
 
 
 def parse_candidate(name: str) -> Candidate:
-    """A plan by name, a plan file, or the baseline `robomimic-bc`. Raises InputError."""
-    if name == BC:
-        return Candidate(BC, BC, None)
+    """A plan by name, a plan file, or a baseline: `robomimic-bc` or `robomimic-bc-rnn`. Raises InputError."""
+    if name in (BC, BC_RNN):
+        return Candidate(name, name, None)
     plan = load_plan(name)
     return Candidate(plan.name, DIFFUSION, plan)
 
@@ -75,4 +75,8 @@ def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, devi
         from ..envs.robomimic_bc import BCPolicy
 
         return BCPolicy.load(checkpoint, width)
+    if family == BC_RNN:
+        from ..envs.robomimic_bc_rnn import BCRNNPolicy
+
+        return BCRNNPolicy.load(checkpoint, width)
     return DiffusionPolicy(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..envs import find_task
+from ..envs.disturbances import Disturbance, make_disturbed
 from ..envs.episodes import play
 from ..envs.rendering import render_available
 from ..errors import InputError
@@ -17,17 +18,23 @@ MOST_FRAMES = 300
 
 
 def film_episode(
-    task_id: str, policy: Policy, plan: str, seed: int, budget: LatencyBudget, charge: Charge
+    task_id: str,
+    policy: Policy,
+    plan: str,
+    seed: int,
+    budget: LatencyBudget,
+    charge: Charge,
+    disturbance: Disturbance,
 ) -> tuple[bytes | None, str]:
     """(an mp4 of the episode with that seed or None, a line that says what it shows or why there is none).
 
-    With the width and the charge of an evaluated row, the episode is the row's own.
+    With the width, the charge and the disturbance of an evaluated row, the episode is the row's own.
     """
     available, reason = render_available()
     if not available:
         return None, f"No video: {reason}."
     task = find_task(task_id)
-    env, frames = task.make(render=True, width=SIZE, height=SIZE), []
+    env, frames = make_disturbed(task, disturbance, render=True, width=SIZE, height=SIZE), []
 
     def shoot(env: Any) -> None:
         if len(frames) < MOST_FRAMES:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..envs import find_task
+from ..envs.disturbances import Disturbance
 from ..envs.evaluation import PolicyMaker
 from ..errors import InputError
 from ..files import check_place
@@ -40,6 +41,14 @@ class Entry:
     def policy(self, width: int) -> Policy:
         return self.maker(width)
 
+    @property
+    def demonstrated_modes(self) -> list[str]:
+        """The mode of each demonstration that the policy was trained on; empty where that was not noted."""
+        about = read_config(self.checkpoint).get("about", {})
+        data = about.get("data")  # where training notes the attributes of its data; the baseline notes them beside
+        noted = data if isinstance(data, dict) and "modes" in data else about
+        return list(noted.get("modes") or [])
+
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:
     """Every task with every plan, checked."""
@@ -66,7 +75,11 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
 
 
 def request_of(
-    options: argparse.Namespace, entries: list[Entry], budget: LatencyBudget, trace: LatencyTrace | None
+    options: argparse.Namespace,
+    entries: list[Entry],
+    budget: LatencyBudget,
+    trace: LatencyTrace | None,
+    disturbance: Disturbance,
 ) -> dict[str, Any]:
     """What was asked for, by content: two runs with equal requests are one evaluation."""
     _check_places(options)
@@ -88,6 +101,7 @@ def request_of(
         "device": options.device,
         "budget": budget.to_dict(),
         "charge": charge,
+        "disturb": str(disturbance) or None,
     }
 
 
@@ -118,6 +132,10 @@ def _names(option: str, text: str) -> list[str]:
     if len(set(names)) < len(names):
         raise InputError(f"{option} {text} names something twice")
     return names
+
+
+def disturbance_of(options: argparse.Namespace) -> Disturbance:
+    return Disturbance() if options.disturb is None else Disturbance.parse(options.disturb)
 
 
 def budget_of(options: argparse.Namespace) -> LatencyBudget:

@@ -1,7 +1,7 @@
 """The table that `ontick evaluate` ends with."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..runtime import LatencyBudget
 
@@ -10,8 +10,10 @@ HEAD = ("task", "plan", "success", "95 % interval", "calls/action", "p50 ms", "p
 
 def print_table(rows: Sequence[Mapping[str, Any]], budget: LatencyBudget) -> None:
     """One line a row; what the columns mean stands below."""
-    lines = [HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    optional = [column for column in OPTIONAL if any(column.cell(row) for row in rows)]
+    heads = (*HEAD, *(column.head for column in optional))
+    lines = [heads, *((*_cells(row), *(column.cell(row) or "-" for column in optional)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print()
     for n, line in enumerate(lines):
         left, right = line[:2], line[2:]
@@ -24,6 +26,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], budget: LatencyBudget) -> Non
         f"\nsuccess: Wilson interval. ms: one chunk at batch 1. budget {budget.name}: p{budget.percentile:g} within "
         f"{budget.deadline_s * 1e3:g} ms.\njerk: RMS third difference of the commanded position, a tick; see the docs."
     )
+    for column in optional:
+        print(f"{column.head}: {column.meaning}.")
+    if any(row.get("disturb") for row in rows):
+        print(f"disturbed in every episode: {rows[0]['disturb']}")
     if any(row["starved"] or row["rest"] for row in rows):
         for row in rows:
             ticks = sum(row["steps"])
@@ -47,3 +53,29 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         "met" if row["met"] else "missed",
         f"{row['jerk']:.3f}",
     )
+
+
+def _entropy(row: Mapping[str, Any]) -> str:
+    entropy, shown = row.get("mode_entropy"), row.get("demonstrations_mode_entropy")
+    if entropy is None:
+        return ""
+    return f"{entropy:.2f}" if shown is None else f"{entropy:.2f} of {shown:.2f}"
+
+
+def _clearance(row: Mapping[str, Any]) -> str:
+    clearance_mm = row.get("clearance_mm")
+    return f"{clearance_mm['median']:.1f}" if clearance_mm else ""
+
+
+class _Optional(NamedTuple):
+    """A column that is shown where some row has it; `cell` gives "" for a row that has not."""
+
+    head: str
+    cell: Callable[[Mapping[str, Any]], str]
+    meaning: str
+
+
+OPTIONAL = (
+    _Optional("mode nats", _entropy, "entropy of the modes of successful episodes, of that of the demonstrations"),
+    _Optional("gap mm", _clearance, "least gap to an obstacle in an episode, median"),
+)

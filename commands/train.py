@@ -1,4 +1,4 @@
-"""Train a policy on demonstrations: a diffusion transformer (EMA, published defaults) or robomimic's BC."""
+"""Train a policy on demonstrations: a diffusion transformer (EMA, published defaults), or robomimic's BC or BC-RNN."""
 
 import argparse
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from .families import check_device
 from .progress import progress_bar
 
 DEFAULT_PRESET = "diffusion-policy"
-BC_STEPS = 4000
+ROBOMIMIC_STEPS = {"bc": 4000, "bc-rnn": 4000}
 PARTS = ("network", "training")
 OWN = ("observation_dim", "action_dim", "seed")  # these come from the data and the command line
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "training"
@@ -24,7 +24,12 @@ PRESETS = Path(__file__).resolve().parent.parent / "configs" / "training"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="demonstrations: a .zarr folder or a robomimic .hdf5 file")
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
-    parser.add_argument("--algorithm", choices=("diffusion", "bc"), default="diffusion", help="bc is robomimic's")
+    parser.add_argument(
+        "--algorithm",
+        choices=("diffusion", *ROBOMIMIC_STEPS),
+        default="diffusion",
+        help="bc and bc-rnn are robomimic's",
+    )
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="a name in configs/training or a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a preset's setting")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise")
@@ -43,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     out = check_place(options.out)
     if out.exists():
         raise InputError(f"{out} is already there; choose another --out or remove it")
-    if options.algorithm == "bc":
-        _train_bc(options, out)
+    if options.algorithm in ROBOMIMIC_STEPS:
+        _train_robomimic(options, out)
     else:
         _train_diffusion(options, load_preset(options.preset, options.set), out)
     print(f"checkpoint: {out}")
@@ -121,18 +126,22 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     state.unlink(missing_ok=True)
 
 
-def _train_bc(options: argparse.Namespace, out: Path) -> None:
+def _train_robomimic(options: argparse.Namespace, out: Path) -> None:
     from ..envs.robomimic_bc import train_bc
+    from ..envs.robomimic_bc_rnn import train_bc_rnn
 
+    name, steps = options.algorithm, ROBOMIMIC_STEPS[options.algorithm]
     if options.preset != DEFAULT_PRESET or options.set or options.device != "cpu":
         raise InputError(
-            "--algorithm bc trains robomimic's default network on the CPU; --preset, --set and --device "
-            "are for diffusion"
+            f"--algorithm {name} trains robomimic's network on the CPU; --preset, --set and --device are for diffusion"
         )
     if not options.data.endswith(".hdf5"):
-        raise InputError(f"--algorithm bc reads robomimic's .hdf5, got {options.data}; write one with `ontick demos`")
-    with progress_bar(BC_STEPS, str(out), "step") as bar:
-        policy = train_bc(options.data, BC_STEPS, options.seed, on_step=_shown_on(bar, first=1))
+        raise InputError(
+            f"--algorithm {name} reads robomimic's .hdf5, got {options.data}; write one with `ontick demos`"
+        )
+    train = {"bc": train_bc, "bc-rnn": train_bc_rnn}[name]
+    with progress_bar(steps, str(out), "step") as bar:
+        policy = train(options.data, steps, options.seed, on_step=_shown_on(bar, first=1))
     policy.save(out)
 
 

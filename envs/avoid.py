@@ -24,12 +24,12 @@ from .rendering import Camera, import_mujoco
 
 mujoco: Any = import_mujoco()
 
-ROW_Y_M = (0.12, 0.26, 0.40)
-GOAL_Y_M = 0.54
-WALL_X_M = 0.28  # inner faces of the side walls are at plus and minus this
-SPACING_M = 0.14  # between obstacles of a row
-OBSTACLE_RADIUS_M, TOOL_RADIUS_M = 0.025, 0.01
-START_M, START_JITTER_M = (0.0, -0.04), (0.03, 0.01)
+ROW_Y_M = (0.12, 0.28, 0.44)
+GOAL_Y_M = 0.58
+WALL_X_M = 0.30  # inner faces of the side walls are at plus and minus this
+SPACING_M = 0.16  # between obstacles of a row
+OBSTACLE_RADIUS_M, TOOL_RADIUS_M = 0.02, 0.008
+START_M, START_JITTER_M = (0.0, -0.04), (0.015, 0.01)
 OBSTACLE_JITTER_M = 0.01
 ACTION_M = 0.01  # an action of 1 moves the tool's target by this
 TICK_S, SUBSTEPS = 0.05, 10
@@ -49,7 +49,7 @@ class AvoidEnv(gymnasium.Env):
 
     Action: how far the tool's target moves to the right and forward; 1 is 1 cm.
     Observation, in metres: tool (x, y), the target from the tool (x, y), the six obstacles from the tool (x, y each).
-    A step lasts 50 ms. Success is the tool at the goal line (y of at least 0.54 m), and ends the episode where
+    A step lasts 50 ms. Success is the tool at the goal line (y of at least 0.58 m), and ends the episode where
     `stop_on_success` is true. A contact with an obstacle or a wall ends it always, without success.
 
     `info` has `success` and `is_success`, `mode` (the sides on which the facing obstacles were passed so far, such
@@ -121,6 +121,11 @@ class AvoidEnv(gymnasium.Env):
             mujoco.mj_forward(self._model, self._data)
             self._feel()
         self._data.ctrl[:] += displacement_m
+
+    @property
+    def tool_m(self) -> NDArray[np.float64]:
+        """Where the tool is, (x, y). [2] m"""
+        return self._data.qpos.copy()
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The present frame, uint8 [height, width, 3]; None where no render mode was asked for."""

@@ -40,15 +40,15 @@ class AvoidStyle:
         rows = len(ROW_Y_M)
         return cls(
             route="".join(SIDES[side] for side in rng.integers(2, size=rows)),
-            margins_m=tuple(rng.uniform(0.015, 0.03, rows)),
-            speed=rng.uniform(0.6, 1.0),
-            swell=rng.uniform(0.0, 0.25),
+            margins_m=tuple(rng.uniform(0.018, 0.032, rows)),
+            speed=rng.uniform(0.65, 1.0),
+            swell=rng.uniform(0.0, 0.2),
             phase=rng.uniform(0.0, 2 * np.pi),
-            look_ahead_m=rng.uniform(0.012, 0.025),
+            look_ahead_m=rng.uniform(0.025, 0.04),
         )
 
 
-PLAIN = AvoidStyle("LRL", (0.025,) * 3, speed=0.8, swell=0.0, phase=0.0, look_ahead_m=0.018)
+PLAIN = AvoidStyle("LRL", (0.025,) * 3, speed=0.8, swell=0.0, phase=0.0, look_ahead_m=0.03)
 
 
 def avoid_expert(rng: np.random.Generator | None) -> Expert:

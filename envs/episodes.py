@@ -7,6 +7,7 @@ an episode's outcome does not depend on which episodes are played beside it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,7 +19,11 @@ from .tasks import Task
 
 @dataclass(frozen=True)
 class Episode:
-    """How one episode went. `jerk`: see `runtime.jerk`; `counts`: the control loop's, by event."""
+    """How one episode went. `jerk`: see `runtime.jerk`; `counts`: the control loop's, by event.
+
+    `mode` (which of the task's ways was taken) and `clearance_m` (the least gap to an obstacle) are as the task told
+    them in the last step's `info`; None where it has no such thing.
+    """
 
     index: int
     seed: int
@@ -26,6 +31,8 @@ class Episode:
     steps: int
     jerk: float
     counts: dict[str, int]
+    mode: str | None = None
+    clearance_m: float | None = None
 
 
 @dataclass
@@ -99,8 +106,13 @@ def _play_chunk(
         observation, _, terminated, truncated, info = lane.env.step(action)
         on_frame(lane.env)
         if terminated or truncated:
-            counts = loop.counts(i)
-            moved = np.delete(np.stack(lane.actions), list(task.gripper_dims), axis=1)
-            return Episode(lane.index, lane.seed, info["success"], counts["ticks"], jerk(moved, "delta"), counts)
+            return _finished(lane, task, info, loop.counts(i))
         loop.observe(i, observation)
     return None
+
+
+def _finished(lane: _Lane, task: Task, info: dict[str, Any], counts: dict[str, int]) -> Episode:
+    """What is told of an episode, from the `info` of its last step and the control loop's counts."""
+    moved = np.delete(np.stack(lane.actions), list(task.gripper_dims), axis=1)
+    smoothness, mode, clearance_m = jerk(moved, "delta"), info.get("mode"), info.get("clearance_m")
+    return Episode(lane.index, lane.seed, info["success"], counts["ticks"], smoothness, counts, mode, clearance_m)

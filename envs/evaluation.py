@@ -18,6 +18,7 @@ import gymnasium
 
 from ..errors import InputError, RunFailed
 from ..runtime import Charge, LatencyBudget, Ledger, Policy
+from .disturbances import Disturbance, make_disturbed
 from .episodes import Episode, play
 from .tasks import find_task
 
@@ -28,13 +29,14 @@ PolicyMaker = Callable[[int], Policy]  # width -> policy; picklable, called in t
 
 @dataclass(frozen=True)
 class Job:
-    """One row of an evaluation: a task, a policy and the episodes' seeds."""
+    """One row of an evaluation: a task, a policy, the episodes' seeds and what disturbs them."""
 
     task: str
     make_policy: PolicyMaker
     seeds: tuple[int, ...]
     budget: LatencyBudget
     charge: Charge = field(default_factory=Charge.none)
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
 
 class Evaluator:
@@ -117,15 +119,15 @@ def _work(inbox: Any, results: Any, following: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     results.put(("ready", None))
-    envs: dict[str, list[gymnasium.Env]] = {}
+    envs: dict[tuple[str, Disturbance], list[gymnasium.Env]] = {}
     while True:
         job: Job = inbox.get()
         ledger = Ledger()
         try:
             task = find_task(job.task)
-            lanes = envs.setdefault(job.task, [])
+            lanes = envs.setdefault((job.task, job.disturbance), [])
             wanted = min(LANES, len(job.seeds))
-            lanes.extend(task.make() for _ in range(wanted - len(lanes)))
+            lanes.extend(make_disturbed(task, job.disturbance) for _ in range(wanted - len(lanes)))
             todo = _share(job.seeds, following)
             for episode in play(task, job.make_policy(LANES), lanes[:wanted], todo, job.budget, job.charge, ledger):
                 results.put(("episode", episode))

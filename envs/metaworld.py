@@ -24,6 +24,8 @@ from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
 
 # What a reset of Meta-World may move in the model (a drawer, a door, a goal's site) and leave moved.
 _MODEL_FIELDS = ("body_pos", "body_quat", "geom_pos", "geom_quat", "geom_size", "site_pos", "site_quat", "eq_data")
+# A pushed object is moved in steps so short that it cannot jump over a wall, and may not sink deeper than this.
+_SLIDE_M, _SUNK_M = 0.005, 0.001
 _NOT_SNAPSHOT = ("model", "data", "mujoco_renderer", "_np_random", "_np_random_seed")
 
 
@@ -89,6 +91,19 @@ class MetaWorldEnv(gymnasium.Env):
         terminated = success and self.stop_on_success
         return observation, reward, terminated, self._steps >= self.max_steps, info
 
+    def push(self, displacement_xy_m: NDArray[Any]) -> None:
+        """Push the task's object, or else the hand, by (x, y) [m].
+
+        The object (a body free to move; a task has one or none) is slid along and left at rest. The hand is pushed
+        instead where there is none, where the hand has hold of it or touches it, and where something is in the way
+        of it: then the hand's target is displaced, within its workspace, and the hand follows with what it holds.
+        """
+        displacement_xy_m = np.asarray(displacement_xy_m, np.float64)
+        if not _slide_object(self._sim.model, self._sim.data, displacement_xy_m):
+            target_m = self._sim.data.mocap_pos[0]
+            target_m[:2] += displacement_xy_m
+            target_m[:] = np.clip(target_m, self._sim.mocap_low, self._sim.mocap_high)
+
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The present frame, uint8 [height, width, 3]; None where no render mode was asked for."""
         return self._camera.frame(self._sim.data) if self.render_mode == "rgb_array" else None
@@ -149,3 +164,39 @@ def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
         key: value if isinstance(value, np.ndarray) and not value.flags.owndata else copy.deepcopy(value)
         for key, value in attributes.items()
     }
+
+
+def _slide_object(model: Any, data: Any, displacement_xy_m: np.ndarray) -> bool:
+    """Slide the free body by (x, y) [m]. False, with nothing moved, where there is none or something is in its way."""
+    mujoco = import_mujoco()
+    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+    if not len(free):
+        return False
+    position, velocity = model.jnt_qposadr[free[0]], model.jnt_dofadr[free[0]]
+    xy_m = data.qpos[position : position + 2]  # a view
+    start_m, sunk_m = xy_m.copy(), _sunk_m(model, data, free[0])
+    if sunk_m == np.inf:
+        return False
+    moves = 1 + int(np.hypot(*displacement_xy_m) / _SLIDE_M)
+    for share in np.linspace(0.0, 1.0, moves + 1)[1:]:
+        xy_m[:] = start_m + share * displacement_xy_m
+        mujoco.mj_fwdPosition(model, data)
+        if _sunk_m(model, data, free[0]) > max(sunk_m, _SUNK_M):
+            break
+    else:
+        data.qvel[velocity : velocity + 6] = 0.0
+        return True
+    xy_m[:] = start_m
+    mujoco.mj_fwdPosition(model, data)
+    return False
+
+
+def _sunk_m(model: Any, data: Any, joint: int) -> float:
+    """How deep the body of a free joint is in anything else [m]; infinite where it touches the robot."""
+    ours, robot = (model.body_rootid[body] for body in (model.jnt_bodyid[joint], model.body("hand").id))
+    deepest_m = 0.0
+    for contact in data.contact:
+        roots = model.body_rootid[model.geom_bodyid[contact.geom]]
+        if ours in roots:
+            deepest_m = np.inf if robot in roots else max(deepest_m, -contact.dist)
+    return deepest_m

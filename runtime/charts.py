@@ -14,6 +14,7 @@ import numpy as np
 BINS = 72
 PLOT_TOP, PLOT_HEIGHT, AXIS_HEIGHT = 18, 64, 20
 CELL_HEIGHT, CELL_GAP = 16, 4
+MOST_LABELS = 12  # of modes side by side
 
 
 def interval_bar(rate: float, low: float, high: float) -> str:
@@ -113,6 +114,27 @@ def outcome_grid(plans: Mapping[str, Mapping[int, bool]], seeds: Sequence[int], 
             )
     height = len(plans) * (CELL_HEIGHT + CELL_GAP) - CELL_GAP
     return _svg(height, "".join(cells), f"outcomes of seeds {seeds[0]} to {seeds[-1]}")
+
+
+def mode_bars(modes: Sequence[str], taken: Mapping[str, float], demonstrated: Mapping[str, float], top: float) -> str:
+    """For each mode a bar of the plan's share and, where known, one of the demonstrations'; `top` is a full bar."""
+    base = PLOT_HEIGHT + 4
+    parts = [f'<rect class="axis" y="{base}" width="100%" height="1"/>']
+    series = [("bar", "plan", taken), *([("shown", "demonstrations", demonstrated)] if demonstrated else [])]
+    width = 0.8 / len(series)
+    for place, mode in enumerate(modes):
+        for i, (kind, name, shares) in enumerate(series):
+            share = shares.get(mode, 0.0)
+            height = PLOT_HEIGHT * share / top
+            parts.append(
+                f'<rect class="{kind}" x="{_pct((place + 0.1 + i * width) / len(modes))}" y="{base - height:.1f}" '
+                f'width="{_pct(width / len(modes))}" height="{height:.1f}">'
+                f"<title>{escape(mode)}, {name}: {share:.1%}</title></rect>"
+            )
+        if len(modes) <= MOST_LABELS:
+            x = _pct((place + 0.5) / len(modes))
+            parts.append(f'<text x="{x}" y="{base + 15}" text-anchor="middle">{escape(mode)}</text>')
+    return _svg(base + AXIS_HEIGHT, "".join(parts), f"shares of {len(modes)} modes")
 
 
 def _svg(height: float, inside: str, label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_whole
 from .charts import difference_bar, interval_bar, latency_histogram, log_range, outcome_grid
+from .report_modes import modes_drawn
 from .report_style import CSS
 from .statistics import paired_difference
 
@@ -34,8 +35,10 @@ def write_report(path: str | Path, document: Mapping[str, Any], *, video: bytes 
     `document` is {"machine": {...}, "budget": {...}, "rows": [row, ...]}, one row for each task and plan:
     {task, plan, episodes, successes, success_low, success_high (0 to 1), outcomes [episodes], seeds [episodes],
     calls_per_action, chunk_ms {p50, p99, max, n}, latency_ms [samples], deadline_ms, misses, starved, jerk, met}.
-    `deadline_ms` and `met` may be None where no deadline was kept. `video` is an mp4, shown on the page.
-    Raises InputError when a row lacks something.
+    `deadline_ms` and `met` may be None where no deadline was kept. A row may have, besides: modes [episodes],
+    mode_entropy, mode_entropy_interval and demonstrations_mode_entropy [nats], demonstrations_modes {mode: count},
+    clearance_mm {median, p5} and disturb (a text); each is shown where some row has it. `video` is an mp4, shown on
+    the page. Raises InputError when a row lacks something.
     """
     _check(document)
     return write_whole(path, render_report(document, video=video, note=note))
@@ -47,7 +50,7 @@ def render_report(document: Mapping[str, Any], *, video: bytes | None = None, no
     body = "".join(
         [
             _header(rows, note),
-            _section("Results", _results(rows)),
+            _section("Results", _results(rows) + modes_drawn(_by_task(rows))),
             _video(video),
             _section("Latency of an answer", _latencies(rows), "One whole chunk at batch 1; the axis is logarithmic."),
             _section("Success by seed", _seeds(rows)),
@@ -87,7 +90,13 @@ def _header(rows: Sequence[Row], note: str) -> str:
         parts.append(f"{'in time, ' if in_time else ''}{escape(str(best['plan']))} succeeds in {_rate(best):.0%}")
     headline = "; ".join(parts) or "Nothing was evaluated"
     lead = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f'<header><div class="brand">ontick report</div><h1>{headline}</h1>{lead}</header>'
+    return f'<header><div class="brand">ontick report</div><h1>{headline}</h1>{_disturbed(rows)}{lead}</header>'
+
+
+def _disturbed(rows: Sequence[Row]) -> str:
+    texts = dict.fromkeys(str(row["disturb"]) for row in rows if row.get("disturb"))
+    said = "; ".join(escape(text.replace(",", ", ")) for text in texts)
+    return f"<p>Disturbed in every episode: <b>{said}</b></p>" if said else ""
 
 
 def _results(rows: Sequence[Row]) -> str:
@@ -95,22 +104,46 @@ def _results(rows: Sequence[Row]) -> str:
     head = '<th>Plan</th><th class="left">Success, 95 % interval</th>' + "".join(f"<th>{name}</th>" for name in numbers)
     head += '<th class="left">Verdict</th><th>Late answers</th><th>Starved ticks</th>'
     head += '<th title="RMS third difference of the commanded position, in action units per tick cubed">Jerk</th>'
+    optional = [(name, cell) for name, cell in OPTIONAL if any(cell(row) for row in rows)]
+    head += "".join(f"<th>{name}</th>" for name, _ in optional)
     parts = []
     for task, group in _by_task(rows):
-        parts.append(f'<tr class="task"><th colspan="11">{task}</th></tr>{"".join(_result(row) for row in group)}')
+        lines = "".join(_result(row, [cell for _, cell in optional]) for row in group)
+        parts.append(f'<tr class="task"><th colspan="{11 + len(optional)}">{task}</th></tr>{lines}')
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(parts)}</table></div>'
 
 
-def _result(row: Row) -> str:
+def _result(row: Row, optional: Sequence[Callable[[Row], str]]) -> str:
     rate, low, high, chunk = _rate(row), row["success_low"], row["success_high"], row["chunk_ms"]
     said = f"<b>{rate:.1%}</b> <span class='soft small'>{low:.1%} to {high:.1%}, n = {row['episodes']}</span>"
     numbers = [row["calls_per_action"], chunk.get("p50"), chunk.get("p99"), chunk.get("max"), row["deadline_ms"]]
     counts = [row["misses"], row["starved"], row["jerk"]]
+    more = "".join(cell(row) or "<td>–</td>" for cell in optional)
     return (
         f'<tr><td class="plan">{escape(str(row["plan"]))}</td>'
         f'<td class="left bar">{said}{interval_bar(rate, low, high)}</td>{_cells(numbers)}'
-        f'<td class="left">{_verdict(row["met"])}</td>{_cells(counts)}</tr>'
+        f'<td class="left">{_verdict(row["met"])}</td>{_cells(counts)}{more}</tr>'
     )
+
+
+def _entropy(row: Row) -> str:
+    """The cell of the modes' entropy beside the demonstrations'; empty where there is none."""
+    entropy, shown = row.get("mode_entropy"), row.get("demonstrations_mode_entropy")
+    if entropy is None:
+        return ""
+    low, high = row.get("mode_entropy_interval") or (None, None)
+    title = "" if low is None else f' title="95 % bootstrap interval {low:.2f} to {high:.2f} nats"'
+    beside = "" if shown is None else f' <span class="soft small">of {shown:.2f}</span>'
+    return f"<td{title}>{entropy:.2f}{beside}</td>"
+
+
+def _clearance(row: Row) -> str:
+    """The cell of the least gap to an obstacle; empty where there is none."""
+    gap_mm = row.get("clearance_mm")
+    return "" if gap_mm is None else f'<td title="5th percentile {gap_mm["p5"]:.1f} mm">{gap_mm["median"]:.1f}</td>'
+
+
+OPTIONAL = (("Mode entropy, nats", _entropy), ("Median gap, mm", _clearance))  # columns shown where a row has them
 
 
 def _verdict(met: bool | None) -> str:
@@ -217,7 +250,7 @@ def _section(title: str, inside: str, what: str = "") -> str:
     return f"<section><h2>{escape(title)}</h2>{lead}{inside}</section>"
 
 
-def _by_task(rows: Sequence[Row]) -> Iterable[tuple[str, list[Row]]]:
+def _by_task(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     # Tasks in the order of their first row; sorting is stable, so plans keep theirs.
     order = list(dict.fromkeys(str(row["task"]) for row in rows))
     ordered = sorted(rows, key=lambda row: order.index(str(row["task"])))

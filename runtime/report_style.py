@@ -24,10 +24,10 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
   padding: 20px 22px; margin-top: 20px; }
 .scroll { overflow-x: auto; margin: 0 -22px; padding: 0 22px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 550; font-size: 13px; color: var(--soft); padding: 6px 10px;
+th { text-align: right; font-weight: 550; font-size: 13px; color: var(--soft); padding: 6px 7px;
   border-bottom: 1px solid var(--line); line-height: 1.3; vertical-align: bottom; }
 tr.task th { color: var(--ink); font-size: 14px; font-weight: 600; padding-top: 18px; }
-td { text-align: right; padding: 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+td { text-align: right; padding: 10px 7px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
@@ -43,17 +43,20 @@ svg { display: block; overflow: visible; }
 svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg text.late { fill: var(--bad); }
 .track { fill: var(--track); } .band { fill: var(--band); } .mark { fill: var(--blue); }
-.bar { fill: var(--blue); } .bar.late { fill: var(--bad); }
+.shown { fill: var(--band); } .bar { fill: var(--blue); } .bar.late { fill: var(--bad); }
 .axis { fill: var(--line); } .tick { stroke: var(--soft); } .zero { stroke: var(--soft); }
 .margin { stroke: var(--soft); stroke-dasharray: 2 3; }
 .deadline { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 3; }
 .success { fill: var(--good); opacity: 0.6; } .failure { fill: none; stroke: var(--bad); stroke-width: 1.5; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 22px 36px;
   margin-top: 14px; }
+.plots.narrow { grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
+.plots + p { margin-top: 12px; }
 .grid { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 14px; margin-top: 14px; }
 .grid .names { font-size: 13px; line-height: 20px; }
 .grid .seeds { grid-column: 2; display: flex; justify-content: space-between; }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin: 0 4px 0 0; }
+.key.plan { background: var(--blue); } .key.shown { background: var(--band); margin-left: 12px; }
 .key.yes { background: var(--good); opacity: 0.6; } .key.no { border: 1.5px solid var(--bad); margin-left: 12px; }
 video { display: block; width: 100%; max-width: 640px; border-radius: 8px; background: #000; margin-top: 10px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 10px 0 0; }

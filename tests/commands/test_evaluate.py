@@ -1,6 +1,7 @@
 """`ontick evaluate` as a user meets it."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -8,8 +9,14 @@ import time
 import pytest
 
 from ontick.commands import main
+from ontick.commands.evaluate import clearance_told, modes_told
+from ontick.commands.families import parse_candidate
+from ontick.commands.request import Entry
+from ontick.commands.table import print_table
+from ontick.envs.disturbances import Disturbance
+from ontick.envs.episodes import Episode
 from ontick.policy import load_checkpoint, save_checkpoint
-from ontick.runtime import LatencyTrace
+from ontick.runtime import LatencyTrace, load_budget
 
 TASK = "metaworld/pick-place-v3"
 ROW = {
@@ -105,6 +112,8 @@ def test_bad_arguments_give_one_line_and_exit_code_2(evaluate, capsys, arguments
         (["--json", "/dev/null/x.json"], "cannot be written"),
         (["--html", "/dev/null/x.html"], "cannot be written"),
         (["--html", "same.json", "--json", "same.json"], "its own"),
+        (["--disturb", "shove"], "wanted push, delay or drop"),
+        (["--disturb", "drop=2"], "from 0 to 1"),
         (["--json", ""], "wanted the name"),
         (["--html", ""], "wanted the name"),
         (["--json", "/dev/null"], "no ordinary file"),
@@ -176,3 +185,56 @@ def test_what_is_there_is_not_lost_to_a_derived_or_given_name(evaluate, tmp_path
     before = trace.read_text()
     code, _ = evaluate("--charge", str(trace), name="recorded.json")
     assert code == 2 and "one file" in capsys.readouterr().err and trace.read_text() == before
+
+
+def test_a_disturbed_evaluation_says_so_everywhere_and_is_another_request(evaluate, tmp_path, monkeypatch, capsys):
+    page, filmed = tmp_path / "page.html", []
+    monkeypatch.setattr("ontick.commands.evaluate.film_episode", lambda *a: (None, filmed.append(a[-1]) or "no film"))
+    _, plain = evaluate("--disturb", "push=0", episodes="1")
+    assert plain["request"]["disturb"] is None and plain["rows"][0]["disturb"] is None
+    plain["complete"] = False  # so that an equal request would be taken up
+    (tmp_path / "out.json").write_text(json.dumps(plain))
+    capsys.readouterr()
+    code, document = evaluate("--disturb", "drop=1,push", "--html", str(page), episodes="1")
+    assert code == 0 and document["request"]["disturb"] == document["rows"][0]["disturb"] == "push=0.03,drop=1.0"
+    said = capsys.readouterr().out
+    assert "going on after" not in said and "disturbed in every episode: push=0.03,drop=1.0" in said
+    assert "push=0.03, drop=1.0" in page.read_text() and filmed == [Disturbance.parse("drop=1,push")]
+
+
+def test_a_task_without_modes_reports_none(evaluate, capsys):
+    _, document = evaluate(episodes="1")
+    row = document["rows"][0]
+    for key in ("modes", "mode_entropy", "mode_entropy_interval", "demonstrations_mode_entropy",
+                "demonstrations_modes", "clearance_mm"):  # fmt: skip
+        assert row[key] is None
+    assert "mode nats" not in capsys.readouterr().out
+
+
+def test_modes_and_clearance_are_summed_up_beside_the_demonstrations(tiny_checkpoint, tmp_path, capsys):
+    """On episodes made up: two modes in three successes; a failure, cut off before its mode was decided."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.about["data"] = {"modes": [*"abcd"] * 3}
+    save_checkpoint(tmp_path / "moded", checkpoint)
+    entry = Entry(TASK, parse_candidate("ddim-2"), tmp_path / "moded", "cpu")
+    told = [("a", True, 0.010), ("b", True, 0.020), ("", False, -0.001), ("a", True, 0.014)]
+    episodes = [Episode(i, 2 * i, ok, 9, 0.0, {}, mode, gap) for i, (mode, ok, gap) in enumerate(told)]
+    summary = modes_told(episodes, entry)
+    assert summary["modes"] == ["a", "b", "", "a"] and summary["demonstrations_modes"] == dict.fromkeys("abcd", 3)
+    assert summary["mode_entropy"] == pytest.approx(-2 / 3 * math.log(2 / 3) - 1 / 3 * math.log(1 / 3))
+    assert summary["demonstrations_mode_entropy"] == pytest.approx(math.log(4))
+    gaps_mm = clearance_told(episodes)
+    assert gaps_mm["median"] == pytest.approx(12.0) and -1.0 <= gaps_mm["p5"] < 1.0
+    failed = modes_told(episodes[2:3], entry)
+    assert failed["modes"] == [""] and failed["mode_entropy"] is None
+
+
+def test_the_table_has_a_column_for_modes_where_a_row_has_them(evaluate, capsys):
+    _, document = evaluate(episodes="1")
+    capsys.readouterr()
+    row = document["rows"][0]
+    more = {"mode_entropy": 1.98, "demonstrations_mode_entropy": 2.05, "clearance_mm": {"median": 6.2, "p5": 1.0}}
+    print_table([row, row | more], load_budget("cpu-20hz"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("mode nats  gap mm") and max(map(len, lines)) <= 160
+    assert lines[4].endswith("1.98 of 2.05     6.2") and lines[3].endswith("-       -")

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from ontick.commands import main
-from ontick.envs.dataset import write_demonstrations
+from ontick.commands import main, train
+from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
+from ontick.envs.dataset import read_demonstrations, write_demonstrations
 from ontick.envs.demonstrations import Demonstrations
 from ontick.policy import load_checkpoint
 
@@ -57,7 +58,8 @@ def _ones():
         (["--set", "width=2", "--set", "heads=1"], "width is 2"),
         (["--seed", "99999999999999999"], "seed"),
         (["--device", "cuda"], "GPU"),
-        (["--algorithm", "bc", "--set", "steps=2"], "bc"),
+        (["--algorithm", "bc", "--set", "steps=2"], "--algorithm bc "),
+        (["--algorithm", "bc-rnn", "--set", "steps=2"], "--algorithm bc-rnn "),
     ],
 )
 def test_bad_options_give_one_line_and_exit_code_2(data, tmp_path, capsys, options, complaint):
@@ -66,6 +68,27 @@ def test_bad_options_give_one_line_and_exit_code_2(data, tmp_path, capsys, optio
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("algorithm", "plan"), [("bc", "robomimic-bc"), ("bc-rnn", "robomimic-bc-rnn")])
+def test_a_robomimic_algorithm_writes_a_checkpoint_for_the_plan_of_its_name(
+    data, tmp_path, monkeypatch, algorithm, plan
+):
+    monkeypatch.setitem(train.ROBOMIMIC_STEPS, algorithm, 1)
+    hdf5, out = tmp_path / "demos.hdf5", tmp_path / "policy"
+    write_demonstrations(hdf5, read_demonstrations(data))
+    assert main(["train", "--algorithm", algorithm, "--data", str(hdf5), "--out", str(out)]) == 0
+    candidate = parse_candidate(plan)
+    assert checkpoint_for("metaworld/pick-place-v3", candidate, str(out)) == out
+    policy = policy_maker(candidate, out)(2)
+    policy.reset([0], [8])
+    assert policy.select_action(np.zeros((1, 39))).shape == (1, 4)
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "bc-rnn"])
+def test_a_robomimic_algorithm_reads_robomimics_format_only(data, tmp_path, capsys, algorithm):
+    assert main(["train", "--algorithm", algorithm, "--data", str(data), "--out", str(tmp_path / "x")]) == 2
+    assert "ontick demos" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_not_overwritten(data, tmp_path, capsys):

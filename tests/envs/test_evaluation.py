@@ -1,12 +1,15 @@
 """Evaluation gives the same result for any number of workers, lanes and neighbours."""
 
+import gymnasium
 import numpy as np
 import pytest
 
 from ontick.envs import evaluation_seeds, find_task
+from ontick.envs.disturbances import Disturbance, make_disturbed
+from ontick.envs.episodes import play as play_here
 from ontick.envs.evaluation import Evaluator, Job
 from ontick.errors import InputError, RunFailed
-from ontick.runtime import Charge, load_budget
+from ontick.runtime import Charge, Ledger, load_budget
 
 TASK = "metaworld/reach-v3"
 BUDGET = load_budget("cpu-20hz")
@@ -115,3 +118,37 @@ def test_an_evaluator_whose_job_failed_takes_no_other():
             evaluator.run(Job("metaworld/raech-v3", ExpertInChunks, good.seeds, BUDGET))
         with pytest.raises(RunFailed, match="earlier job"):
             evaluator.run(good)
+
+
+def test_disturbed_episodes_are_those_of_their_seeds_whatever_was_played_before():
+    seeds = tuple(evaluation_seeds(5, 6))
+    disturbance = Disturbance.parse("push,delay,drop=0.3")
+    plain, disturbed = (Job(TASK, ExpertInChunks, seeds, BUDGET, disturbance=d) for d in (Disturbance(), disturbance))
+    with Evaluator(2) as evaluator:
+        first, again, without = (evaluator.run(job)[0] for job in (disturbed, disturbed, plain))
+    task = find_task(TASK)
+    env = make_disturbed(task, disturbance)
+    here = list(play_here(task, ExpertInChunks(1), [env], iter(enumerate(seeds)), BUDGET, Charge.none(), Ledger()))
+    env.close()
+    assert first == again == here and first != without
+
+
+class WithModes(gymnasium.Wrapper):
+    """Tells a mode and a clearance, as a task with several ways round obstacles does."""
+
+    def step(self, action):
+        *rest, info = self.env.step(action)
+        return *rest, {**info, "mode": "LRL"[: int(info["success"]) + 2], "clearance_m": 0.004}
+
+
+def test_an_episode_tells_the_mode_and_clearance_of_its_last_step_where_the_task_does():
+    task = find_task(TASK)
+    seeds = list(enumerate(evaluation_seeds(5, 2)))
+
+    def played(env):
+        return list(play_here(task, ExpertInChunks(1), [env], iter(seeds), BUDGET, Charge.none(), Ledger()))
+
+    env = task.make()
+    assert all(e.mode is None and e.clearance_m is None for e in played(env))
+    assert all(e.mode == ("LRL" if e.success else "LR") and e.clearance_m == 0.004 for e in played(WithModes(env)))
+    env.close()

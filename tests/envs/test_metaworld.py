@@ -129,3 +129,66 @@ def test_impossible_options_are_refused(options):
 
     with pytest.raises(InputError):
         MetaWorldEnv(**options)
+
+
+PUSH_XY_M = np.array([0.02, 0.03])
+
+
+def object_m(env):
+    return env.unwrapped._sim._get_pos_objects()[:3].copy()
+
+
+def target_m(env):
+    return env.unwrapped._sim.data.mocap_pos[0].copy()
+
+
+def test_a_push_slides_the_free_object_and_leaves_it_at_rest(pick_place):
+    pick_place.reset(seed=0)
+    before, target = object_m(pick_place), target_m(pick_place)
+    pick_place.unwrapped.push(PUSH_XY_M)
+    for _ in range(10):
+        pick_place.step(np.zeros(4))
+    np.testing.assert_allclose(object_m(pick_place)[:2], before[:2] + PUSH_XY_M, atol=2e-3)
+    np.testing.assert_array_equal(target_m(pick_place), target)
+
+
+def test_a_push_moves_the_hand_where_there_is_no_free_object():
+    env = gymnasium.make("metaworld/drawer-open-v3")
+    env.reset(seed=0)
+    before, target = env.step(np.zeros(4))[0], target_m(env)
+    env.unwrapped.push(PUSH_XY_M)
+    np.testing.assert_allclose(target_m(env)[:2], target[:2] + PUSH_XY_M)
+    for _ in range(40):
+        after, *_ = env.step(np.zeros(4))
+    np.testing.assert_allclose(after[:2] - before[:2], PUSH_XY_M, atol=5e-3)
+    env.unwrapped.push(np.array([9.0, -9.0]))
+    assert (np.abs(target_m(env)) < 2).all(), "within the hand's workspace"
+    env.close()
+
+
+def test_a_held_object_is_pushed_with_the_hand(pick_place):
+    expert = find_task("metaworld/pick-place-v3").expert()
+    observation, _ = pick_place.reset(seed=1)
+    for _ in range(100):
+        observation, *_ = pick_place.step(expert(observation))
+        if observation[6] > 0.05:  # the object's height [m]: lifted
+            break
+    assert observation[6] > 0.05
+    lifted, target = object_m(pick_place), target_m(pick_place)
+    pick_place.unwrapped.push(PUSH_XY_M)
+    np.testing.assert_array_equal(object_m(pick_place), lifted)
+    np.testing.assert_allclose(target_m(pick_place)[:2], target[:2] + PUSH_XY_M)
+    for _ in range(30):
+        observation, *_ = pick_place.step(np.array([0, 0, 0, 1.0]))
+    assert observation[6] > 0.04, "still held"
+
+
+def test_an_object_is_not_pushed_through_what_is_in_its_way():
+    env = gymnasium.make("metaworld/disassemble-v3")  # a ring round a peg
+    env.reset(seed=0)
+    env.step(np.zeros(4))
+    before, target = object_m(env), target_m(env)
+    env.unwrapped.push(np.array([0.1, 0.0]))
+    np.testing.assert_array_equal(object_m(env), before)
+    np.testing.assert_allclose(target_m(env)[:2], target[:2] + np.array([0.1, 0.0]))
+    env.close()

@@ -129,3 +129,48 @@ def test_a_log_axis_holds_its_values_and_labels_at_least_two_ticks():
         low, high = log_range(values)
         assert low < min(values) <= max(values) < high
         assert 2 <= len(log_ticks(low, high)) <= 10
+
+
+def with_modes(base: dict, modes: str = "abcd") -> dict:
+    taken = [modes[i % len(modes)] for i in range(base["episodes"])]
+    return base | {
+        "modes": taken,
+        "mode_entropy": 1.386,
+        "mode_entropy_interval": [1.2, 1.386],
+        "demonstrations_mode_entropy": 1.609,
+        "demonstrations_modes": dict.fromkeys("abcde", 20),
+        "clearance_mm": {"median": 12.34, "p5": 3.21},
+        "disturb": "push=0.03,delay=2",
+    }
+
+
+def test_modes_clearance_and_disturbance_are_shown_where_a_row_has_them():
+    plain = render_report(document(row("a", 0), row("b", 1)))
+    for word in ("Mode entropy", "Median gap", "Modes of", "Disturbed"):
+        assert word not in plain
+    data = document(with_modes(row("a", 0), "ab"), row("b", 1, task="door"), with_modes(row("c", 2)))
+    page, tags = render_report(data), Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert "Disturbed in every episode: <b>push=0.03, delay=2</b>" in page
+    assert '1.39 <span class="soft small">of 1.61</span>' in page and "12.3</td>" in page
+    assert "2 of 5 modes in" in page and "4 of 5 modes in" in page
+    assert "e, plan: 0.0%" in page and "e, demonstrations: 20.0%" in page
+    assert page.count("<td>–</td>") >= 2, "the row without modes"
+
+
+def test_modes_are_drawn_of_successful_episodes_and_without_demonstrations_too():
+    only = with_modes(row("a", 0, n=4)) | {"outcomes": [True, False, True, True], "successes": 3}
+    only |= {"demonstrations_modes": None, "demonstrations_mode_entropy": None}
+    page = render_report(document(only))
+    assert "3 of 3 modes in 3 successes" in page and "b, plan" not in page and ", demonstrations:" not in page
+    failed = only | {"outcomes": [False] * 4, "successes": 0, "mode_entropy": None, "mode_entropy_interval": None}
+    page = render_report(document(failed))
+    assert "Modes of" not in page and "Mode entropy" not in page
+
+
+def test_mode_names_and_disturbances_are_escaped():
+    nasty = with_modes(row("a", 0)) | {"modes": [NASTY] * 60, "demonstrations_modes": {NASTY: 3}, "disturb": NASTY}
+    page = render_report(document(nasty))
+    assert "<script" not in page
+    Tags().feed(page)

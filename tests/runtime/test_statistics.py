@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ontick.runtime import jerk, paired_difference, wilson_interval
+from ontick.runtime.statistics import mode_entropy, mode_entropy_interval
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,32 @@ def test_an_episode_too_short_for_jerk_has_none():
     assert jerk(np.ones((3, 2)), "absolute") == jerk(np.ones((2, 2))) == jerk(np.zeros((0, 2))) == 0.0
     with pytest.raises(ValueError, match="kind"):
         jerk(np.ones((5, 2)), "relative")
+
+
+def test_mode_entropy_is_that_of_the_shares_whatever_the_names_and_the_order():
+    assert mode_entropy(["LRL"] * 7) == 0.0
+    assert mode_entropy([*"abcdefgh"] * 5) == pytest.approx(np.log(8))
+    assert mode_entropy("aaab") == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+    assert mode_entropy("aaab") == mode_entropy("yxyy")
+    assert mode_entropy_interval("aaab" * 9) == mode_entropy_interval("yxyy" * 9)
+    with pytest.raises(ValueError, match="no modes"):
+        mode_entropy([])
+
+
+def test_the_plug_in_entropy_is_too_low_by_about_millers_term():
+    rng, n, modes = np.random.default_rng(0), 100, 8
+    estimates = [mode_entropy(rng.integers(modes, size=n).tolist()) for _ in range(2000)]
+    assert np.log(modes) - np.mean(estimates) == pytest.approx((modes - 1) / (2 * n), rel=0.1)
+
+
+def test_an_entropys_interval_holds_it_and_narrows_with_the_episodes():
+    rng = np.random.default_rng(1)
+    widths = []
+    for n in (20, 80, 320):
+        taken = rng.choice(4, n, p=[0.4, 0.3, 0.2, 0.1]).tolist()
+        low, high = mode_entropy_interval(taken)
+        assert 0 <= low <= mode_entropy(taken) <= high <= np.log(4) and low < high
+        widths.append(high - low)
+    assert widths[0] > widths[1] > widths[2]
+    assert mode_entropy_interval(["a"] * 9) == (0.0, 0.0)
+    assert mode_entropy_interval([*"abcd"] * 9)[1] == pytest.approx(np.log(4)), "stretched to hold the estimate"
