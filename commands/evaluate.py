@@ -52,9 +52,8 @@ TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
-    parser.add_argument(
-        "--plans", required=True, metavar="P,P", help="ddpm-K, ddim-K, dpmpp-K, unipc-K, plan files, robomimic-bc, robomimic-bc-rnn"
-    )
+    plans = "ddpm-K, ddim-K, dpmpp-K, unipc-K, plan files, robomimic-bc, robomimic-bc-rnn"
+    parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds")

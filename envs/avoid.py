@@ -45,10 +45,11 @@ def nominal_obstacles() -> NDArray[np.float64]:
 
 
 class AvoidEnv(gymnasium.Env):
-    """Observation float64 [16], action float32 [2] in [-1, 1].
+    """Observation float64 [6], action float32 [2] in [-1, 1].
 
     Action: how far the tool's target moves to the right and forward; 1 is 1 cm.
-    Observation, in metres: tool (x, y), the target from the tool (x, y), the six obstacles from the tool (x, y each).
+    Observation, in metres: tool (x, y), the target from the tool (x, y), the facing obstacle from the tool (x, y).
+    An obstacle is faced until the tool has crossed its row's line; the last row's stays.
     A step lasts 50 ms. Success is the tool at the goal line (y of at least 0.58 m), and ends the episode where
     `stop_on_success` is true. A contact with an obstacle or a wall ends it always, without success.
 
@@ -77,7 +78,7 @@ class AvoidEnv(gymnasium.Env):
         self._data = mujoco.MjData(self._model)
         self._obstacle_bodies = [self._model.body(f"obstacle_{i}").id for i in range(len(ROW_OF_OBSTACLE))]
         self._camera = Camera(self._model, name=camera, width=width, height=height)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4 + 2 * len(ROW_OF_OBSTACLE),), np.float64)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (6,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._obstacles_m = nominal_obstacles()
 
@@ -95,7 +96,7 @@ class AvoidEnv(gymnasium.Env):
         self._model.body_pos[self._obstacle_bodies, :2] = self._obstacles_m
         self._data.qpos[:] = self._data.ctrl[:] = start_m
         mujoco.mj_forward(self._model, self._data)
-        self._steps, self._mode, self._gap, self._clearance_m = 0, "", 0, self._gap_to_nearest_m()
+        self._steps, self._mode, self._facing, self._clearance_m = 0, "", 0, self._gap_to_nearest_m()
         self._touched = self._succeeded = False
         return self._observation(), {"seed": seed, **self._info()}
 
@@ -137,7 +138,7 @@ class AvoidEnv(gymnasium.Env):
 
     def _observation(self) -> NDArray[np.float64]:
         tool_m = self._data.qpos
-        return np.concatenate([tool_m, self._data.ctrl - tool_m, (self._obstacles_m - tool_m).ravel()])
+        return np.concatenate([tool_m, self._data.ctrl - tool_m, self._obstacles_m[self._facing] - tool_m])
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -164,9 +165,11 @@ class AvoidEnv(gymnasium.Env):
         """
         x_m, y_m = self._data.qpos
         while len(self._mode) < len(ROW_Y_M) and y_m > ROW_Y_M[len(self._mode)]:
-            row_x_m = self._obstacles_m[np.equal(ROW_OF_OBSTACLE, len(self._mode)), 0]
-            self._mode += SIDES[int(x_m > row_x_m[self._gap])]
-            self._gap = int((row_x_m < x_m).sum())
+            row = len(self._mode)
+            self._mode += SIDES[int(x_m > self._obstacles_m[self._facing, 0])]
+            if row + 1 < len(ROW_Y_M):
+                gap = int((self._obstacles_m[np.equal(ROW_OF_OBSTACLE, row), 0] < x_m).sum())
+                self._facing = ROW_OF_OBSTACLE.index(row + 1) + gap
 
 
 def _scene() -> str:

@@ -4,6 +4,7 @@ Drawn for each episode: the side of each row, the margin to its obstacle, the sp
 ahead it looks (a short look corners sharply, a long one cuts the corner).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from .avoid import (
     ACTION_M,
     GOAL_Y_M,
+    OBSTACLE_JITTER_M,
     OBSTACLE_RADIUS_M,
-    ROW_OF_OBSTACLE,
     ROW_Y_M,
     SIDES,
     TOOL_RADIUS_M,
@@ -20,7 +21,7 @@ from .avoid import (
 from .tasks import Expert
 
 STOP_Y_M = GOAL_Y_M + 0.02  # where it comes to rest
-ABREAST_M = 0.012  # before and behind an obstacle's middle it goes straight
+STRAIGHT_FROM_M = -0.04  # of an obstacle's middle: from there on it goes straight past
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class AvoidStyle:
         rows = len(ROW_Y_M)
         return cls(
             route="".join(SIDES[side] for side in rng.integers(2, size=rows)),
-            margins_m=tuple(rng.uniform(0.018, 0.032, rows)),
+            margins_m=tuple(rng.uniform(0.025, 0.045, rows)),
             speed=rng.uniform(0.65, 1.0),
             swell=rng.uniform(0.0, 0.2),
             phase=rng.uniform(0.0, 2 * np.pi),
@@ -48,27 +49,27 @@ class AvoidStyle:
         )
 
 
-PLAIN = AvoidStyle("LRL", (0.025,) * 3, speed=0.8, swell=0.0, phase=0.0, look_ahead_m=0.03)
+PLAIN = AvoidStyle("LRL", (0.035,) * 3, speed=0.8, swell=0.0, phase=0.0, look_ahead_m=0.03)
 
 
 def avoid_expert(rng: np.random.Generator | None) -> Expert:
     """The expert of one episode, in a style drawn from `rng`; without, always the same route at the same speed.
 
-    It plans on the first observation [16] that it is given and then steers the tool's target along the plan, so it
-    comes back to it after a disturbance. The actions are float32 [2] in [-1, 1].
+    It sees what a policy sees [6]. When it faces another obstacle it plans how to pass it, and steers the tool's target
+    along that way, so it comes back to it after a disturbance. The actions are float32 [2] in [-1, 1].
     """
     style = PLAIN if rng is None else AvoidStyle.draw(rng)
-    plan: list[tuple[np.ndarray, np.ndarray]] = []
+    legs: list[_Leg] = []
 
     def act(observation: np.ndarray) -> np.ndarray:
         tool_m, target_m = observation[:2], observation[:2] + observation[2:4]
-        if not plan:
-            plan.append(_way(tool_m, observation[4:].reshape(-1, 2) + tool_m, style))
-        way_y_m, way_x_m = plan[0]
+        facing_m = tool_m + observation[4:6]
+        if not legs or facing_m[1] - legs[-1].facing_y_m > 4 * OBSTACLE_JITTER_M:
+            legs.append(_leg(target_m, facing_m, style, len(legs)))
         if target_m[1] >= STOP_Y_M:
             return np.zeros(2, np.float32)
         ahead_y_m = target_m[1] + style.look_ahead_m
-        wanted_m = np.array([np.interp(ahead_y_m, way_y_m, way_x_m), ahead_y_m]) - target_m
+        wanted_m = np.array([legs[-1].x_m(ahead_y_m), ahead_y_m]) - target_m
         swelling = 1.0 + style.swell * np.sin(style.phase + 2 * np.pi * target_m[1] / 0.2)
         length = min(1.0, style.speed * swelling)
         return (length * wanted_m / max(np.hypot(*wanted_m), ACTION_M)).astype(np.float32)
@@ -76,18 +77,19 @@ def avoid_expert(rng: np.random.Generator | None) -> Expert:
     return act
 
 
-def _way(start_m: np.ndarray, obstacles_m: np.ndarray, style: AvoidStyle) -> tuple[np.ndarray, np.ndarray]:
-    """(y, x) along a smooth way from the start past each row's facing obstacle. [n] m each"""
+@dataclass(frozen=True)
+class _Leg:
+    """The way past one obstacle: x as a function of y, and the y of the obstacle [m]."""
+
+    x_m: Callable[[float], float]
+    facing_y_m: float
+
+
+def _leg(from_m: np.ndarray, facing_m: np.ndarray, style: AvoidStyle, row: int) -> _Leg:
+    """A smooth way from where the target is to the style's side of the facing obstacle, and on straight ahead."""
     from scipy.interpolate import PchipInterpolator
 
-    knots, gap = [(start_m[1], start_m[0])], 0
-    for row, (side, margin_m) in enumerate(zip(style.route, style.margins_m, strict=True)):
-        facing_x_m, facing_y_m = obstacles_m[np.equal(ROW_OF_OBSTACLE, row)][gap]
-        sign = 1.0 if side == SIDES[1] else -1.0
-        x_m = facing_x_m + sign * (OBSTACLE_RADIUS_M + TOOL_RADIUS_M + margin_m)
-        knots += [(facing_y_m - ABREAST_M, x_m), (facing_y_m + ABREAST_M, x_m)]
-        gap += side == SIDES[1]
-    knots += [(GOAL_Y_M, knots[-1][1]), (GOAL_Y_M + 0.2, knots[-1][1])]
-    y_m, x_m = np.array(knots).T
-    fine_y_m = np.linspace(y_m[0], y_m[-1], 400)
-    return fine_y_m, PchipInterpolator(y_m, x_m)(fine_y_m)
+    sign = 1.0 if style.route[row] == SIDES[1] else -1.0
+    x_m = facing_m[0] + sign * (OBSTACLE_RADIUS_M + TOOL_RADIUS_M + style.margins_m[row])
+    abreast_y_m = max(facing_m[1] + STRAIGHT_FROM_M, from_m[1] + style.look_ahead_m)
+    return _Leg(PchipInterpolator([from_m[1], abreast_y_m, abreast_y_m + 1.0], [from_m[0], x_m, x_m]), facing_m[1])

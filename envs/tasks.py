@@ -90,8 +90,10 @@ def register_environments() -> None:
 
 def _metaworld_expert(name: str, style: np.random.Generator | None) -> Expert:
     from .metaworld import scripted_expert
+    from .styles import styled_expert
 
-    return scripted_expert(name)
+    script = scripted_expert(name)
+    return script if style is None else styled_expert(script, style)
 
 
 def _avoid_expert(style: np.random.Generator | None) -> Expert:
@@ -116,7 +118,7 @@ def _metaworld_task(name: str) -> Task:
 
 AVOID = Task(
     id="ontick/Avoid-v0",
-    observation_dim=16,
+    observation_dim=6,
     action_dim=2,
     max_steps=200,
     gripper_dims=(),

@@ -23,7 +23,7 @@ def env():
 
 
 def play(env, expert, seed, noise=0.0):
-    """The expert's episode: observations [t, 16] and the last info."""
+    """The expert's episode: observations [t, 6] and the last info."""
     rng = np.random.default_rng(seed)
     observation, info = env.reset(seed=seed)
     trace, done = [observation], False
@@ -53,11 +53,26 @@ def test_an_episode_is_decided_by_its_seed_in_a_fresh_environment_as_in_a_used_o
 
 
 def test_seeds_differ_in_the_start_and_in_every_obstacle(env):
-    seen = np.stack([env.reset(seed=seed)[0] for seed in range(50)])
-    obstacles_m = seen[:, 4:].reshape(50, 6, 2) + seen[:, None, :2]
-    assert (seen[:, :2].std(0) > 0.003).all() and (obstacles_m.std(0) > 0.003).all()
-    assert np.abs(obstacles_m - nominal_obstacles()).max() <= OBSTACLE_JITTER_M
-    np.testing.assert_array_equal(seen[:, 2:4], 0.0)
+    starts = np.stack([env.reset(seed=seed)[0] for seed in range(50)])
+    assert (starts[:, :2].std(0) > 0.003).all() and (starts[:, 2:4] == 0).all()
+    faced_m = []
+    for route in ROUTES:
+        for seed in range(4):
+            trace, _ = play(env, expert_of_route(route), seed)
+            faced_m.append(trace[:, :2] + trace[:, 4:6])
+    faced_m = np.unique(np.concatenate(faced_m).round(9), axis=0)
+    off_m = np.abs(faced_m[:, None] - nominal_obstacles())
+    assert (off_m.max(-1).min(-1) <= OBSTACLE_JITTER_M + 1e-6).all()
+    assert {int(i) for i in off_m.max(-1).argmin(-1)} == set(range(6))
+
+
+def test_the_facing_obstacle_lies_behind_the_gap_that_was_taken(env):
+    trace, info = play(env, expert_of_route("RLL"), seed=3)
+    faced_m = trace[:, :2] + trace[:, 4:6]
+    nominal = nominal_obstacles()[[0, 2, 4]]  # its row's right one after R, then the middle one after L
+    order = faced_m[np.sort(np.unique(faced_m[:, 1].round(6), return_index=True)[1])]
+    assert info["mode"] == "RLL"
+    np.testing.assert_allclose(order, nominal, atol=OBSTACLE_JITTER_M + 1e-6)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -1,0 +1,135 @@
+"""Draw the pictures of the task cards into docs/tasks: scenes, and on Avoid the ways of experts and of plans.
+
+    python benchmarks/task_pictures.py             # all; needs OpenGL, and for Avoid the shipped policy
+    python benchmarks/task_pictures.py avoid       # one card
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
+from ontick.envs import demonstration_seeds, evaluation_seeds, find_task
+from ontick.envs.avoid import GOAL_Y_M, OBSTACLE_RADIUS_M, WALL_X_M, nominal_obstacles
+from ontick.envs.collection import Recipe, record_episode
+from ontick.envs.episodes import play
+from ontick.envs.tasks import Expert
+from ontick.runtime import Charge, Ledger, load_budget
+
+CARDS = {
+    "avoid": "ontick/Avoid-v0",
+    "pick-place": "metaworld/pick-place-v3",
+    "peg-insert-side": "metaworld/peg-insert-side-v3",
+    "drawer-open": "metaworld/drawer-open-v3",
+}
+OUT = Path(__file__).resolve().parent.parent / "docs" / "tasks"
+SIZE, FRAMES, WAYS = 320, 4, 64
+MODES = [a + b + c for a in "LR" for b in "LR" for c in "LR"]
+
+
+def scene(task_id: str, seed: int) -> np.ndarray:
+    """Frames of an expert's episode side by side, from its start to its end. uint8 [SIZE, FRAMES * SIZE, 3]"""
+    task = find_task(task_id)
+    env = task.make(render=True, width=SIZE, height=SIZE)
+    steps = sum(1 for _ in _expert_steps(env, task.expert(), seed))
+    picked = np.linspace(0, steps - 1, FRAMES).round().astype(int)  # drawing is slow, so the episode is played twice
+    frames = [env.render() for step, _ in enumerate(_expert_steps(env, task.expert(), seed)) if step in picked]
+    env.close()
+    return np.concatenate(frames, axis=1)
+
+
+def _expert_steps(env: Any, expert: Expert, seed: int) -> Iterator[None]:
+    """Yields before the first step and after each."""
+    observation, done = env.reset(seed=seed)[0], False
+    yield
+    while not done:
+        observation, _, terminated, truncated, _ = env.step(expert(observation))
+        done = terminated or truncated
+        yield
+
+
+def expert_ways() -> Iterator[tuple[np.ndarray, str]]:
+    """(tool places [t, 2] m, mode) of demonstrations as they are collected for training."""
+    task = find_task(CARDS["avoid"])
+    env, recipe = task.make(stop_on_success=False), Recipe(task.id, WAYS, noise=0.2, styled=True)
+    for seed in demonstration_seeds(0, WAYS):
+        expert = task.expert(np.random.default_rng([seed, 2]))
+        episode = record_episode(env, expert, task, recipe, seed)
+        yield episode.observations[:, :2], episode.mode or ""
+    env.close()
+
+
+def plan_ways(plan: str) -> Iterator[tuple[np.ndarray, str]]:
+    """The same of the shipped policy under a plan; the mode of a failure is ""."""
+    task, candidate = find_task(CARDS["avoid"]), parse_candidate(plan)
+    policy = policy_maker(candidate, checkpoint_for(task.id, candidate, None))(16)
+    budget, env, places = load_budget("cpu-20hz"), task.make(), []
+    for seed in evaluation_seeds(0, WAYS):
+        places.clear()
+        shoot = lambda env: places.append(env.unwrapped.tool_m)  # noqa: E731
+        episode = next(play(task, policy, [env], iter([(0, seed)]), budget, Charge.none(), Ledger(), shoot))
+        yield np.stack(places), (episode.mode or "") if episode.success else ""
+    env.close()
+
+
+def draw_ways(path: Path) -> None:
+    """Four panels: the scene, the demonstrations, and two plans of the shipped policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 4, figsize=(13, 4.6), constrained_layout=True)
+    env = find_task(CARDS["avoid"]).make(render=True, width=512, height=512)
+    env.reset(seed=1)
+    axes[0].imshow(env.render())
+    axes[0].set_axis_off()
+    axes[0].set_title("the scene")
+    env.close()
+    for axis, title, ways in (
+        (axes[1], "demonstrations", expert_ways()),
+        (axes[2], "ddpm-100", plan_ways("ddpm-100")),
+        (axes[3], "ddim-2", plan_ways("ddim-2")),
+    ):
+        _panel(axis, title, list(ways))
+    figure.savefig(path, dpi=90)
+
+
+def _panel(axis, title: str, ways: list[tuple[np.ndarray, str]]) -> None:
+    from matplotlib.patches import Circle
+
+    for places_m, mode in ways:
+        colour = f"C{MODES.index(mode)}" if mode in MODES else "black"
+        axis.plot(*places_m.T, color=colour, linewidth=0.8, alpha=0.75)
+        if mode not in MODES:
+            axis.plot(*places_m[-1], "x", color="black", markersize=5)
+    for place_m in nominal_obstacles():
+        axis.add_patch(Circle(tuple(place_m), OBSTACLE_RADIUS_M, color="0.75"))
+    axis.axhline(GOAL_Y_M, color="tab:green", linewidth=2)
+    passed = sum(mode in MODES for _, mode in ways)
+    axis.set(xlim=(-WALL_X_M, WALL_X_M), ylim=(-0.08, GOAL_Y_M + 0.05), aspect="equal", xlabel="x [m]")
+    axis.set_title(f"{title}: {passed} of {len(ways)} pass")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cards", nargs="*", help=f"of {', '.join(CARDS)} (default: all)")
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for card in parser.parse_args().cards or CARDS:
+        path = OUT / f"{card}.png"
+        if card == "avoid":
+            draw_ways(path)
+        else:
+            from PIL import Image
+
+            Image.fromarray(scene(CARDS[card], seed=1)).save(path)
+        print(path.relative_to(OUT.parent.parent))
+
+
+if __name__ == "__main__":
+    main()
