@@ -66,6 +66,23 @@ def test_the_expert_reaches_the_goal_it_is_shown(name):
     assert successes >= 2
 
 
+def test_the_peg_expert_carries_the_peg_to_the_far_goals_too():
+    task = find_task("metaworld/peg-insert-side-v3")
+    env, far = task.make(), []
+    for seed in range(60):
+        observation, _ = env.reset(seed=seed)
+        if observation[37] > 0.66:  # where Meta-World's own script loses the peg
+            far.append(seed)
+    assert len(far) >= 5
+    for seed in far[:5]:
+        expert, (observation, _), done = task.expert(), env.reset(seed=seed), False
+        while not done:
+            observation, _, terminated, truncated, info = env.step(expert(observation))
+            done = terminated or truncated
+        assert info["success"]
+    env.close()
+
+
 def test_the_goal_is_observed_and_differs_by_seed(pick_place):
     goals = {pick_place.reset(seed=seed)[0][-3:].tobytes() for seed in range(10)}
     assert len(goals) == 10
