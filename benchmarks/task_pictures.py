@@ -1,7 +1,7 @@
 """Draw the pictures of the task cards into docs/tasks: scenes, and on Avoid the ways of experts and of plans.
 
-    python benchmarks/task_pictures.py             # all; needs OpenGL, and for Avoid the shipped policy
-    python benchmarks/task_pictures.py avoid       # one card
+python benchmarks/task_pictures.py             # all; needs OpenGL
+python benchmarks/task_pictures.py avoid       # one card
 """
 
 import argparse
@@ -18,13 +18,12 @@ from ontick.envs.avoid import GOAL_Y_M, OBSTACLE_RADIUS_M, WALL_X_M, nominal_obs
 from ontick.envs.collection import Recipe, record_episode
 from ontick.envs.episodes import play
 from ontick.envs.tasks import Expert
+from ontick.errors import InputError
 from ontick.runtime import Charge, Ledger, load_budget
 
 CARDS = {
     "avoid": "ontick/Avoid-v0",
     "pick-place": "metaworld/pick-place-v3",
-    "peg-insert-side": "metaworld/peg-insert-side-v3",
-    "drawer-open": "metaworld/drawer-open-v3",
 }
 OUT = Path(__file__).resolve().parent.parent / "docs" / "tasks"
 SIZE, FRAMES, WAYS = 320, 4, 64
@@ -77,25 +76,29 @@ def plan_ways(plan: str) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def draw_ways(path: Path) -> None:
-    """Four panels: the scene, the demonstrations, and two plans of the shipped policy."""
+    """The scene, the ways of demonstrations and, if a policy is shipped, its ways under two plans."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 4, figsize=(13, 4.6), constrained_layout=True)
     env = find_task(CARDS["avoid"]).make(render=True, width=512, height=512)
     env.reset(seed=1)
-    axes[0].imshow(env.render())
-    axes[0].set_axis_off()
-    axes[0].set_title("the scene")
+    frame = env.render()
     env.close()
-    for axis, title, ways in (
-        (axes[1], "demonstrations", expert_ways()),
-        (axes[2], "ddpm-100", plan_ways("ddpm-100")),
-        (axes[3], "ddim-2", plan_ways("ddim-2")),
-    ):
-        _panel(axis, title, list(ways))
+    panels = {"demonstrations": list(expert_ways())}
+    for plan in ("ddpm-100", "ddim-2"):
+        try:
+            panels[plan] = list(plan_ways(plan))
+        except InputError as error:
+            print(f"{plan} is left out: {error}")
+    width = 1 + len(panels)
+    figure, (first, *axes) = pyplot.subplots(1, width, figsize=(3.25 * width, 4.6), constrained_layout=True)
+    first.imshow(frame)
+    first.set_axis_off()
+    first.set_title("the scene")
+    for axis, (title, ways) in zip(axes, panels.items(), strict=True):
+        _panel(axis, title, ways)
     figure.savefig(path, dpi=90)
 
 

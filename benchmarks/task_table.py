@@ -1,6 +1,6 @@
 """Print the tables of the task cards, as Markdown, from files that `ontick evaluate --json` wrote.
 
-    python benchmarks/task_table.py benchmarks/results/task-avoid-cpu.json ...
+python benchmarks/task_table.py benchmarks/results/task-avoid-cpu.json ...
 """
 
 import argparse

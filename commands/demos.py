@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from ..envs.collection import Episode, Recipe, attributes_of, collect, discard
+from ..envs.collection import Episode, Recipe, collect, difference, discard
 from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
 from ..errors import InputError
 from ..files import check_place
 from ..runtime import WallClock
+from ..runtime.statistics import mode_entropy
 from .progress import progress_bar
 
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=200, help="successful episodes to keep")
     parser.add_argument("--seed", type=int, default=0, help="base seed; never shared with evaluation")
     parser.add_argument("--noise", type=float, default=0.1, help="noise on executed actions (standard deviation)")
+    parser.add_argument("--styled", action="store_true", help="each episode in a manner of its own")
     parser.add_argument("--settle-steps", type=int, default=10, help="steps recorded after success")
     parser.add_argument("--out", type=Path, required=True, help="file to write; its ending follows the format")
     parser.add_argument(
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Collect, save, report."""
-    recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps)
+    recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps, options.styled)
     if options.workers < 1:
         raise InputError(f"got {options.workers} workers, wanted at least 1")
     check_place(options.out)
@@ -54,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         f"({lengths.min()} to {lengths.max()}); the expert succeeded in {len(demonstrations)} of "
         f"{len(demonstrations) + failed} attempts; {clock.now() - start_s:.1f} s"
     )
+    if modes := demonstrations.attributes.get("modes"):
+        print(f"{len(set(modes))} modes, of entropy {mode_entropy(modes):.2f} nats")
     for path in missing:
         print(f"saved {path} ({_size(path) / 1e6:.2f} MB)")
     return 0
@@ -76,11 +80,8 @@ def _holds(path: Path, recipe: Recipe) -> bool:
     """Whether these demonstrations are there already. Raises InputError where others are."""
     if not path.exists():
         return False
-    found = read_demonstrations(path).attributes
-    for key, wanted in attributes_of(recipe).items():
-        if found.get(key) != wanted:
-            other = f"{key} {found.get(key)}, not {wanted}"
-            raise InputError(f"got {path}, which holds other demonstrations ({other}): choose another --out")
+    if other := difference(read_demonstrations(path).attributes, recipe):
+        raise InputError(f"got {path}, which holds other demonstrations ({other}): choose another --out")
     return True
 
 

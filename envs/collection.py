@@ -2,6 +2,7 @@
 
 The expert's action is recorded and a noisy copy of it is executed (Laskey et al., DART, 2017). The noise leads the
 robot beside the expert's path, where the recorded action still says how to come back: coverage with clean labels.
+With styles, each episode's expert has a manner of its own besides.
 """
 
 import json
@@ -36,6 +37,7 @@ class Recipe:
     seed: int = 0
     noise: float = 0.1  # standard deviation added to each executed action, of a range of [-1, 1]
     settle_steps: int = 10  # recorded after success, so that the last chunks have a target at rest
+    styled: bool = False  # each episode in a manner of its own, or all in the plain one
 
     def __post_init__(self) -> None:
         find_task(self.task)
@@ -56,24 +58,35 @@ class Episode:
     observations: np.ndarray  # float32 [t, Do]
     actions: np.ndarray  # float32 [t, Da], what the expert wanted
     success_step: int
+    mode: str | None = None  # which of the task's ways was taken; None where it does not tell
+
+
+def expert_of(recipe: Recipe, seed: int) -> Expert:
+    """The expert for the episode of that seed. Its style is drawn from a stream of its own."""
+    return find_task(recipe.task).expert(np.random.default_rng([seed, 2]) if recipe.styled else None)
 
 
 def record_episode(env: gymnasium.Env, expert: Expert, task: Task, recipe: Recipe, seed: int) -> Episode:
-    """Let the expert act until it has succeeded and settled, or the time is over. A function of the seed alone."""
+    """Let the expert act until it has succeeded and settled, or the episode ends. A function of the seed alone.
+
+    An environment that ends the episode without success (a contact, on Avoid) makes it a failed attempt.
+    """
     noise = np.random.default_rng([seed, 1])  # a stream of its own: the environment draws from the bare seed
     observations, actions, success_step = [], [], -1
-    observation, _ = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed)
     for step in range(task.max_steps):
+        observations.append(np.array(observation, np.float32))  # first: some scripts write into what they are given
         wanted = expert(observation)
-        observations.append(np.asarray(observation, np.float32))
         actions.append(wanted)
         disturbed = wanted + recipe.noise * noise.standard_normal(wanted.shape)
-        observation, _, _, truncated, info = env.step(np.clip(disturbed, -1.0, 1.0).astype(np.float32))
+        observation, _, terminated, truncated, info = env.step(np.clip(disturbed, -1.0, 1.0).astype(np.float32))
         if info["success"] and success_step < 0:
             success_step = step
-        if truncated or 0 <= success_step <= step - recipe.settle_steps:
+        if terminated and not info["success"]:
+            success_step = -1
+        if terminated or truncated or 0 <= success_step <= step - recipe.settle_steps:
             break
-    return Episode(seed, np.stack(observations), np.stack(actions), success_step)
+    return Episode(seed, np.stack(observations), np.stack(actions), success_step, info.get("mode"))
 
 
 def collect(
@@ -117,10 +130,21 @@ def discard(partial: Path) -> None:
 
 def attributes_of(recipe: Recipe) -> dict[str, Any]:
     """What a file says about its making; a file with other values holds other demonstrations."""
-    return {**asdict(recipe), "versions": find_task(recipe.task).version, "expert": "scripted"}
+    expert = "scripted, styled" if recipe.styled else "scripted"
+    return {**asdict(recipe), "versions": find_task(recipe.task).version, "expert": expert}
+
+
+def difference(found: dict[str, Any], recipe: Recipe) -> str | None:
+    """Where a file's attributes differ from the recipe's, such as "noise 0.1, not 0.3"; None where they do not."""
+    found = {"styled": False} | found  # older files do not say
+    for key, wanted in attributes_of(recipe).items():
+        if found.get(key) != wanted:
+            return f"{key} {found.get(key)}, not {wanted}"
+    return None
 
 
 def _joined(recipe: Recipe, kept: list[Episode], failed: list[int]) -> Demonstrations:
+    modes = [episode.mode for episode in kept if episode.mode is not None]
     return Demonstrations(
         observations=np.concatenate([episode.observations for episode in kept]),
         actions=np.concatenate([episode.actions for episode in kept]),
@@ -130,21 +154,22 @@ def _joined(recipe: Recipe, kept: list[Episode], failed: list[int]) -> Demonstra
             "seeds": [episode.seed for episode in kept],
             "failed_seeds": failed,
             "success_steps": [episode.success_step for episode in kept],
-        },
+        }
+        | ({"modes": modes} if modes else {}),
     )
 
 
 def _claim(partial: Path, recipe: Recipe) -> None:
     """Mark the folder as belonging to this recipe, or make sure that it does. The episode count may differ."""
-    wanted = attributes_of(recipe)
-    del wanted["episodes"]
     note = partial / "recipe.json"
     if note.exists():
-        if json.loads(note.read_text()) != wanted:
+        if difference(json.loads(note.read_text()) | {"episodes": recipe.episodes}, recipe):
             raise InputError(f"got unfinished work of other settings in {partial}: finish it, or delete that folder")
         return
+    noted = attributes_of(recipe)
+    del noted["episodes"]
     with whole(note) as temporary:
-        temporary.write_text(json.dumps(wanted))
+        temporary.write_text(json.dumps(noted))
 
 
 def _attempt_path(partial: Path, seed: int) -> Path:
@@ -153,14 +178,15 @@ def _attempt_path(partial: Path, seed: int) -> Path:
 
 def _save(partial: Path, episode: Episode) -> None:
     with whole(_attempt_path(partial, episode.seed)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **asdict(episode))
+        np.savez(file, **{key: value for key, value in asdict(episode).items() if value is not None})
 
 
 def _load(partial: Path, seed: int) -> Episode:
     path = _attempt_path(partial, seed)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Episode(seed, arrays["observations"], arrays["actions"], int(arrays["success_step"]))
+            mode = str(arrays["mode"]) if "mode" in arrays else None
+            return Episode(seed, arrays["observations"], arrays["actions"], int(arrays["success_step"]), mode)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"got {path}, which cannot be read ({error}): delete it and run the command again") from error
 
@@ -176,7 +202,8 @@ class _Attempt:
         if not _attempt_path(self.partial, seed).exists():
             if self.env is None:
                 self.env = self.task.make(stop_on_success=False)
-            _save(self.partial, record_episode(self.env, self.task.expert(), self.task, self.recipe, seed))
+            expert = expert_of(self.recipe, seed)
+            _save(self.partial, record_episode(self.env, expert, self.task, self.recipe, seed))
         return seed
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ def _metaworld_expert(name: str, style: np.random.Generator | None) -> Expert:
     from .styles import styled_expert
 
     script = scripted_expert(name)
-    return script if style is None else styled_expert(script, style)
+    return script if style is None else styled_expert(name, script, style)
 
 
 def _avoid_expert(style: np.random.Generator | None) -> Expert:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ontick.envs import collection, demonstration_seeds, find_task
-from ontick.envs.collection import Recipe, collect, discard, record_episode
+from ontick.envs.collection import Recipe, attributes_of, collect, difference, discard, expert_of, record_episode
 from ontick.errors import InputError
 
 RECIPE = Recipe("metaworld/reach-v3", episodes=4, seed=3, noise=0.1)
@@ -94,6 +94,73 @@ def test_recorded_actions_are_what_the_expert_wanted_not_what_was_executed(demon
 def test_each_episode_goes_on_for_the_settling_steps_after_its_success(demonstrations):
     after = demonstrations.lengths - 1 - np.array(demonstrations.attributes["success_steps"])
     np.testing.assert_array_equal(after, RECIPE.settle_steps)
+
+
+AVOID = Recipe("ontick/Avoid-v0", episodes=4, seed=3, styled=True)
+
+
+def test_styled_episodes_are_the_same_in_one_set_as_in_a_larger_one(tmp_path):
+    larger, smaller = (collect(dataclasses.replace(AVOID, episodes=n), tmp_path / f"{n}") for n in (4, 2))
+    rows = int(smaller.episode_ends[-1])
+    np.testing.assert_array_equal(larger.actions[:rows], smaller.actions)
+    assert larger.attributes["expert"] == "scripted, styled" and larger.attributes["styled"]
+
+
+def test_styled_and_plain_experts_differ_in_the_style_alone(tmp_path):
+    styled, plain = (collect(r, tmp_path / f"{r.styled}") for r in (AVOID, dataclasses.replace(AVOID, styled=False)))
+    assert plain.attributes["expert"] == "scripted"
+    np.testing.assert_array_equal(styled.observations[0], plain.observations[0])  # the same initial state
+    assert styled.actions.shape != plain.actions.shape or (styled.actions != plain.actions).any()
+
+
+def test_each_kept_episode_tells_its_mode_also_after_an_interruption(tmp_path):
+    found = collect(AVOID, tmp_path / "p")
+    assert len(found.attributes["modes"]) == len(found)
+    assert all(len(mode) == 3 and set(mode) <= set("LR") for mode in found.attributes["modes"])
+    assert collect(AVOID, tmp_path / "p").attributes == found.attributes  # read back from the attempts
+
+
+def test_tasks_without_modes_have_none(demonstrations):
+    assert "modes" not in demonstrations.attributes
+
+
+class Touchy:
+    """An environment that reaches its goal at the third step and is hit at the fifth."""
+
+    def reset(self, seed):
+        self.steps = 0
+        return np.zeros(16), {"success": False}
+
+    def step(self, action):
+        self.steps += 1
+        hit = self.steps >= 5
+        return np.zeros(16), 0.0, hit, False, {"success": 3 <= self.steps < 5, "mode": "LRL"}
+
+
+@pytest.mark.parametrize("settle_steps, success_step, steps", [(1, 2, 4), (10, -1, 5)])
+def test_an_episode_that_the_environment_ends_without_success_has_failed(settle_steps, success_step, steps):
+    recipe = dataclasses.replace(AVOID, settle_steps=settle_steps)
+    expert = lambda observation: np.zeros(2, np.float32)  # noqa: E731
+    episode = record_episode(Touchy(), expert, find_task(AVOID.task), recipe, 1)
+    assert (episode.success_step, len(episode.actions), episode.mode) == (success_step, steps, "LRL")
+
+
+def test_what_is_recorded_is_what_the_environment_showed_even_where_the_script_writes_into_it():
+    recipe = Recipe("metaworld/door-open-v3", episodes=1, settle_steps=0)
+    task = find_task(recipe.task)
+    env = task.make(stop_on_success=False)
+    start, _ = env.reset(seed=1)
+    start = start.astype(np.float32)
+    episode = record_episode(env, expert_of(recipe, 1), task, recipe, 1)
+    env.close()
+    np.testing.assert_array_equal(episode.observations[0], start)
+
+
+def test_files_from_before_there_were_styles_count_as_plain():
+    old = attributes_of(RECIPE)
+    del old["styled"]
+    assert difference(old, RECIPE) is None
+    assert difference(old, dataclasses.replace(RECIPE, styled=True)) == "styled False, not True"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,16 @@ def test_other_demonstrations_are_never_overwritten(tmp_path, capsys):
     assert "noise 0.1, not 0.3" in capsys.readouterr().err
 
 
+def test_the_modes_of_styled_demonstrations_are_counted(tmp_path, capsys):
+    out = tmp_path / "avoid.zarr"
+    arguments = ["demos", "--task", "ontick/Avoid-v0", "--episodes", "8", "--styled", "--out", str(out)]
+    assert main(arguments) == 0
+    modes = read_demonstrations(out).attributes["modes"]
+    assert len(modes) == 8 and f"{len(set(modes))} modes, of entropy" in capsys.readouterr().out
+    assert main([argument for argument in arguments if argument != "--styled"]) == 2
+    assert "styled True, not False" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "extra, complaint",
     [
