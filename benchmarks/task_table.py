@@ -14,7 +14,7 @@ def lines(document: dict) -> list[str]:
     """The table of one file: a row a plan, compared with the first on the same seeds."""
     rows = document["rows"]
     has_modes = any(row.get("mode_entropy") is not None for row in rows)
-    heads = ["plan", "success, 95 %", "against the first, points", "calls/action", "chunk p50, p99 ms"]
+    heads = ["plan", "success, 95 %", "against the first, points", "calls/action"]
     heads += ["mode entropy, nats", "gap p50, mm"] if has_modes else []
     table = [heads, ["---"] * len(heads)]
     for row in rows:
@@ -24,7 +24,6 @@ def lines(document: dict) -> list[str]:
             f"{row['successes']}/{n} ({100 * row['success_low']:.1f} to {100 * row['success_high']:.1f})",
             _against(rows[0], row),
             f"{row['calls_per_action']:.2f}",
-            f"{row['chunk_ms']['p50']:.1f}, {row['chunk_ms']['p99']:.1f}",
         ]
         if has_modes:
             entropy, shown, gap = row["mode_entropy"], row["demonstrations_mode_entropy"], row["clearance_mm"]
