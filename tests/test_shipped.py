@@ -3,18 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ontick.commands.families import ASSETS, checkpoint_for, parse_candidate, policy_maker
+from ontick.commands.request import Entry
 from ontick.commands.train import load_preset
 from ontick.envs import evaluation_seeds, find_task
 from ontick.envs.episodes import Episode, check_fit
 from ontick.envs.evaluation import Evaluator, Job
 from ontick.policy import load_checkpoint
 from ontick.runtime import load_budget, wilson_interval
+from ontick.runtime.statistics import mode_entropy
 
-PICK_PLACE = "metaworld/pick-place-v3"
-PRESETS = {PICK_PLACE: "cpu-small"}
+AVOID, PICK_PLACE = "ontick/Avoid-v0", "metaworld/pick-place-v3"
+PRESETS = {AVOID: "avoid", PICK_PLACE: "cpu-small"}
 
 
 def weight_files() -> list[Path]:
@@ -51,6 +54,14 @@ def test_the_gripper_is_scaled_down():
     assert scale[3] < 0.25 * scale[:3].min()
 
 
+@pytest.mark.parametrize("plan", ["ddpm-100", "robomimic-bc", "robomimic-bc-rnn"])
+def test_policies_of_avoid_know_the_modes_of_their_demonstrations(plan):
+    candidate = parse_candidate(plan)
+    modes = Entry(AVOID, candidate, checkpoint_for(AVOID, candidate, None), "cpu").demonstrated_modes
+    assert len(modes) == 1000 and len(set(modes)) == 8
+    assert mode_entropy(modes) > 0.98 * np.log(8)
+
+
 def played(task: str, plan: str, base: int = 1, n: int = 200, workers: int = 2) -> list[Episode]:
     candidate = parse_candidate(plan)
     maker = policy_maker(candidate, checkpoint_for(task, candidate, None))
@@ -64,6 +75,16 @@ def played(task: str, plan: str, base: int = 1, n: int = 200, workers: int = 2) 
 def test_ten_steps_succeed_on_meta_world(task, least):
     successes = sum(episode.success for episode in played(task, "ddim-10"))
     assert wilson_interval(successes, 200)[0] > least
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_avoid_tells_two_steps_from_a_hundred():
+    dense, sparse = played(AVOID, "ddpm-100"), played(AVOID, "ddim-2")
+    dense_successes = sum(episode.success for episode in dense)
+    assert dense_successes >= 0.85 * 200
+    assert mode_entropy([e.mode for e in dense if e.success and e.mode]) > 0.85 * np.log(8)
+    assert sum(episode.success for episode in sparse) < dense_successes - 0.2 * 200
 
 
 @pytest.mark.slow
