@@ -4,6 +4,7 @@ The script stays as it is, and one wrapper serves all tasks. The script is shown
 place, so that it brings the true hand to the other side; and its action is slowed, or held back for a pause.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +37,9 @@ TIMED = frozenset(
         "sweep-into",
     )
 )
-HANDLING_STEPS = (
-    30  # from the arrival at the object, and from each switch of the gripper, timed scripts have their own speed
-)
+# Here the hand pulls the plate from behind without coming near its middle, and a lift would not end.
+NOT_LIFTED = frozenset({"plate-slide-back-v3"})
+HANDLING_STEPS = 30  # timed scripts have their own speed from the arrival, and from each switch of the gripper
 NEAR_M = 0.05  # horizontally, to the object: the approach is over
 LIFTED_M = 0.01  # a lift is complete this far below its height
 LIFT_STEPS = 40  # a lift that the workspace does not allow is given up
@@ -127,4 +128,7 @@ class StyledExpert:
 
 def styled_expert(name: str, script: Expert, rng: np.random.Generator) -> StyledExpert:
     """The script of the task `name`, such as pick-place-v3, with a style drawn from `rng`, for one episode."""
-    return StyledExpert(script, Style.draw(rng, name in TIMED), name in TIMED)
+    style = Style.draw(rng, name in TIMED)
+    if name in NOT_LIFTED:
+        style = dataclasses.replace(style, lift_m=0.0)
+    return StyledExpert(script, style, name in TIMED)

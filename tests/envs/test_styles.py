@@ -16,12 +16,14 @@ from ontick.envs.styles import (
     LIFT_STEPS,
     MAX_PAUSES,
     NEAR_M,
+    NOT_LIFTED,
     PAUSE_STEPS,
     SPEED_SHARE,
     TIMED,
     TIMED_SPEED_SHARE,
     Style,
     StyledExpert,
+    styled_expert,
 )
 
 PLAIN = Style(speed_share=1.0, lift_m=0.0, grasp_offset_m=0.0, pauses=())
@@ -61,8 +63,13 @@ def test_timed_scripts_are_slowed_less():
     assert TIMED_SPEED_SHARE[0] <= min(speeds) and max(speeds) <= TIMED_SPEED_SHARE[1]
 
 
-def test_all_timed_scripts_are_there():
-    assert {f"metaworld/{name}" for name in TIMED} <= set(TASKS)
+def test_the_exceptions_are_tasks():
+    assert {f"metaworld/{name}" for name in TIMED | NOT_LIFTED} <= set(TASKS)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_LIFTED))
+def test_where_a_lift_would_never_end_there_is_none(name):
+    assert styled_expert(name, always(0, 0, 0, 0), np.random.default_rng(0)).style.lift_m == 0
 
 
 def test_the_plain_style_changes_no_bit():
