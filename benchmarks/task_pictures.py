@@ -24,6 +24,8 @@ from ontick.runtime import Charge, Ledger, load_budget
 CARDS = {
     "avoid": "ontick/Avoid-v0",
     "pick-place": "metaworld/pick-place-v3",
+    "peg-insert-side": "metaworld/peg-insert-side-v3",
+    "drawer-open": "metaworld/drawer-open-v3",
 }
 OUT = Path(__file__).resolve().parent.parent / "docs" / "tasks"
 SIZE, FRAMES, WAYS = 320, 4, 64

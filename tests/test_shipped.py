@@ -16,8 +16,15 @@ from ontick.policy import load_checkpoint
 from ontick.runtime import load_budget, wilson_interval
 from ontick.runtime.statistics import mode_entropy
 
-AVOID, PICK_PLACE = "ontick/Avoid-v0", "metaworld/pick-place-v3"
-PRESETS = {AVOID: "avoid", PICK_PLACE: "cpu-small"}
+AVOID = "ontick/Avoid-v0"
+PICK_PLACE, PEG_INSERT = "metaworld/pick-place-v3", "metaworld/peg-insert-side-v3"
+DRAWER_OPEN = "metaworld/drawer-open-v3"
+PRESETS = {
+    AVOID: "avoid",
+    PICK_PLACE: "cpu-small",
+    PEG_INSERT: "peg-insert-side",
+    DRAWER_OPEN: "drawer-open",
+}
 
 
 def weight_files() -> list[Path]:
@@ -49,6 +56,12 @@ def test_a_shipped_policy_tells_its_preset_and_its_demonstrations_which_no_evalu
     assert len(shown) >= 200 and set(shown).isdisjoint(evaluation_seeds(0, 1000))
 
 
+def test_one_shipped_network_has_the_published_shape():
+    config = load_checkpoint(checkpoint_for(DRAWER_OPEN, parse_candidate("ddim-10"), None)).network.config
+    assert (config.width, config.layers, config.heads) == (256, 8, 4)
+    assert (config.horizon, config.n_obs_steps, config.n_action_steps) == (16, 2, 8)
+
+
 def test_the_gripper_is_scaled_down():
     scale = load_checkpoint(checkpoint_for(PICK_PLACE, parse_candidate("ddim-10"), None)).normaliser.action_scale
     assert scale[3] < 0.25 * scale[:3].min()
@@ -71,7 +84,7 @@ def played(task: str, plan: str, base: int = 1, n: int = 200, workers: int = 2) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("task", "least"), [(PICK_PLACE, 0.95)])
+@pytest.mark.parametrize(("task", "least"), [(PICK_PLACE, 0.95), (PEG_INSERT, 0.80), (DRAWER_OPEN, 0.95)])
 def test_ten_steps_succeed_on_meta_world(task, least):
     successes = sum(episode.success for episode in played(task, "ddim-10"))
     assert wilson_interval(successes, 200)[0] > least
