@@ -56,7 +56,7 @@ def _expert_steps(env: Any, expert: Expert, seed: int) -> Iterator[None]:
 def expert_ways() -> Iterator[tuple[np.ndarray, str]]:
     """(tool places [t, 2] m, mode) of demonstrations as they are collected for training."""
     task = find_task(CARDS["avoid"])
-    env, recipe = task.make(stop_on_success=False), Recipe(task.id, WAYS, noise=0.2, styled=True)
+    env, recipe = task.make(stop_on_success=False), Recipe(task.id, WAYS, styled=True)
     for seed in demonstration_seeds(0, WAYS):
         expert = task.expert(np.random.default_rng([seed, 2]))
         episode = record_episode(env, expert, task, recipe, seed)
@@ -67,7 +67,7 @@ def expert_ways() -> Iterator[tuple[np.ndarray, str]]:
 def plan_ways(plan: str) -> Iterator[tuple[np.ndarray, str]]:
     """The same of the shipped policy under a plan; the mode of a failure is ""."""
     task, candidate = find_task(CARDS["avoid"]), parse_candidate(plan)
-    policy = policy_maker(candidate, checkpoint_for(task.id, candidate, None))(16)
+    policy = policy_maker(candidate, checkpoint_for(task.id, candidate, None))(1)
     budget, env, places = load_budget("cpu-20hz"), task.make(), []
     for seed in evaluation_seeds(0, WAYS):
         places.clear()

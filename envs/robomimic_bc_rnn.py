@@ -23,6 +23,7 @@ from .robomimic_policy import RobomimicPolicy
 # robomimic's names and published numbers for low-dimensional observations (its generate_paper_configs.py)
 RNN = {"horizon": 10, "hidden_dim": 400, "num_layers": 2}
 GMM = {"num_modes": 5}
+DRAW_STREAM = 0xB7C4  # a key of (seed, 0) alone would draw what the environment draws from its seed
 
 
 @dataclass
@@ -117,7 +118,7 @@ def sequence_frames(episode_ends: torch.Tensor, first: torch.Tensor) -> torch.Te
 
 def draw(mixture: Any, seeds: Sequence[int], calls: Sequence[int]) -> np.ndarray:
     """An action [L, Da] for each key from torch's MixtureSameFamily of W >= L rows: first a component, then within."""
-    keyed = [np.random.default_rng(key) for key in zip(seeds, calls, strict=True)]
+    keyed = [np.random.default_rng([DRAW_STREAM, *key]) for key in zip(seeds, calls, strict=True)]
     share = torch.tensor([rng.random() for rng in keyed], dtype=torch.float64)[:, None]
     normal = torch.from_numpy(np.stack([rng.standard_normal(mixture.event_shape[0]) for rng in keyed])).float()
     below = mixture.mixture_distribution.probs[: len(seeds)].double().cumsum(1)[:, :-1]

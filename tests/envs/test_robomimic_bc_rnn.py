@@ -134,6 +134,8 @@ def test_draws_have_the_mixtures_shares_and_spread():
     np.testing.assert_allclose(counts, shares, atol=0.03)
     assert 0.045 < (actions - actions.round()).std() < 0.055
     np.testing.assert_array_equal(draw(mixture, [5], [7]), actions[5:6])
+    other = [np.random.default_rng(seed).random() for seed in range(n)]  # what an environment draws first
+    assert abs(np.corrcoef(draw(mixture, range(n), [0] * n)[:, 0], other)[0, 1]) < 0.1
 
 
 def test_the_modes_of_the_demonstrations_are_told(demonstrations, tmp_path):
