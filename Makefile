@@ -14,7 +14,7 @@ setup: .venv/ready
 # torch and torchvision go into one resolve, pinned together, so that pip cannot pick another build of either.
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,openvino,dev]"
 	touch $@
 
 demo: setup
@@ -27,7 +27,7 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -n 2
 
-# The README's numbers, measured on this machine: about 20 minutes; run nothing beside it.
+# The README's numbers, measured on this machine: about an hour; run nothing beside it.
 EVALUATE = $(BIN)/ontick evaluate --tasks metaworld/pick-place-v3 --episodes 200 --workers 2
 results: setup
 	$(EVALUATE) --plans ddpm-100,ddim-10,dpmpp-10,ddim-2,robomimic-bc \
@@ -35,15 +35,24 @@ results: setup
 	$(EVALUATE) --plans ddpm-100,ddim-10,ddim-2 --charge measured \
 		--json benchmarks/results/pick_place-charged-cpu.json
 	$(BIN)/python benchmarks/evaluation_speed.py
-	$(BIN)/python benchmarks/ddpm_chunk.py --threads 1 --n 50
+	for case in published large; do \
+		$(BIN)/ontick bench policy-cpu --cases $$case --json benchmarks/results/policy-cpu-$$case-1-thread.json && \
+		$(BIN)/ontick bench policy-cpu --cases $$case --threads 2 \
+			--json benchmarks/results/policy-cpu-$$case-2-threads.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/exact_switches.py
+	$(BIN)/ontick evaluate --tasks metaworld/pick-place-v3,metaworld/peg-insert-side-v3 \
+		--plans ddpm-100,exact,bf16,int8 --episodes 100 --workers 2 --json benchmarks/results/exact-evaluate-cpu.json
 
-# The task cards' tables: every shipped policy and baseline, 200 episodes a row; about half an hour.
+# The task cards' tables: every shipped policy and baseline, 200 episodes a row; about an hour.
 PLANS = ddpm-100,ddim-10,ddim-4,ddim-2,dpmpp-10,robomimic-bc,robomimic-bc-rnn
 TASK_ROWS = $(BIN)/ontick evaluate --plans $(PLANS) --episodes 200 --workers 2
 results-tasks: setup
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --json benchmarks/results/task-avoid-cpu.json
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --disturb push --json benchmarks/results/task-avoid-push-cpu.json
 	$(TASK_ROWS) --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
+	$(TASK_ROWS) --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
+	$(TASK_ROWS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
 
 lint: setup
 	$(BIN)/ruff check .

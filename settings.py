@@ -31,7 +31,7 @@ def _fitting(value: Any, wanted: Any, what: str) -> Any:
         return None if value is None else _fitting(value, get_args(wanted)[0], what)
     if get_origin(wanted) is tuple and isinstance(value, list | tuple):
         return tuple(_fitting(item, get_args(wanted)[0], what) for item in value)
-    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+    if (dataclasses.is_dataclass(wanted) or get_origin(wanted) is dict) and isinstance(value, dict):
         return value
     if wanted is float and type(value) in (int, str):  # YAML reads 5e-4, without a point, as text
         with contextlib.suppress(ValueError):

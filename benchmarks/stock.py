@@ -80,6 +80,20 @@ def ddpm_scheduler(train_levels: int = 100):
     )
 
 
+def ddim_scheduler(train_levels: int = 100):
+    """diffusers' DDIMScheduler as Diffusion Policy sets it up for its robots; eta is 0."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=train_levels,
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=True,
+        set_alpha_to_one=True,
+        steps_offset=0,
+        prediction_type="epsilon",
+    )
+
+
 def sample(network: StockTransformer, scheduler, obs: Tensor, noise: Tensor, steps: int = 100) -> Tensor:
     """The published sampling loop: obs [B, To, Do], noise [B, T, Da] -> [B, T, Da]."""
     scheduler.set_timesteps(steps)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..diffusion import plan_names
 from ..envs import evaluation_seeds, find_task
 from ..envs.disturbances import Disturbance
 from ..envs.episodes import Episode
@@ -52,7 +53,7 @@ TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
-    plans = "ddpm-K, ddim-K, dpmpp-K, unipc-K, plan files, robomimic-bc, robomimic-bc-rnn"
+    plans = f"ddpm-K, ddim-K, dpmpp-K, unipc-K, {', '.join(plan_names())}, plan files, robomimic-bc, robomimic-bc-rnn"
     parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
@@ -79,8 +80,9 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # the timed policy runs as the workers' do
     budget, entries, disturbance = budget_of(options), entries_of(options), disturbance_of(options)
     trace = None if options.charge in (None, "measured") else LatencyTrace.load(options.charge)
-    for entry in entries:
-        entry.policy(1)  # a plan that the checkpoint cannot run is told before anything is played
+    backends = {}
+    for entry in entries:  # a plan that the checkpoint cannot run is told before anything is played
+        backends[entry.key] = getattr(entry.policy(1), "backend", None)
         if trace is not None:
             _recorded(trace, entry)
     seeds = evaluation_seeds(options.seed, options.episodes)
@@ -103,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
             samples_s = _measure(entry, seeds, budget, timing) if trace is None else _recorded(trace, entry)
             charge = Charge(samples_s) if options.charge else Charge.none()
             job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance)
-            document["rows"].append(_play_row(evaluator, job, entry, samples_s, timing))
+            row = _play_row(evaluator, job, entry, samples_s, timing)
+            document["rows"].append({**row, "backend": backends[entry.key]})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .. import accel
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
 from ..policy import DiffusionPolicy, load_checkpoint, read_config
@@ -64,13 +65,15 @@ def check_device(device: str) -> None:
         raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
 
 
-def policy_maker(candidate: Candidate, checkpoint: Path, device: str = "cpu") -> Any:
-    """A picklable `width -> policy`; workers call it."""
+def policy_maker(candidate: Candidate, checkpoint: Path, device: str = "cpu", tail: bool = False) -> Any:
+    """A picklable `width -> policy`; workers call it. tail: the rows after a chunk are played too."""
     plan = None if candidate.plan is None else candidate.plan.to_dict()
-    return partial(_make_policy, candidate.family, plan, str(checkpoint), device)
+    return partial(_make_policy, candidate.family, plan, str(checkpoint), device, tail)
 
 
-def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, device: str, width: int) -> Policy:
+def _make_policy(
+    family: str, plan: dict[str, Any] | None, checkpoint: str, device: str, tail: bool, width: int
+) -> Policy:
     if family == BC:
         from ..envs.robomimic_bc import BCPolicy
 
@@ -79,4 +82,5 @@ def _make_policy(family: str, plan: dict[str, Any] | None, checkpoint: str, devi
         from ..envs.robomimic_bc_rnn import BCRNNPolicy
 
         return BCRNNPolicy.load(checkpoint, width)
-    return DiffusionPolicy(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width)
+    build = partial(accel.build, tail=tail, device=device)
+    return DiffusionPolicy(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width, build)

@@ -28,6 +28,7 @@ class Entry:
     candidate: Candidate
     checkpoint: Path
     device: str
+    charged: bool = False  # late answers are filled with the tail of the chunk before, so it must be computed
 
     @property
     def key(self) -> tuple[str, str]:
@@ -36,7 +37,7 @@ class Entry:
     @property
     def maker(self) -> PolicyMaker:
         """Makes the policy at a width; can be sent to a worker."""
-        return policy_maker(self.candidate, self.checkpoint, self.device)
+        return policy_maker(self.candidate, self.checkpoint, self.device, tail=self.charged)
 
     def policy(self, width: int) -> Policy:
         return self.maker(width)
@@ -67,8 +68,9 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         if all(candidate.family != family for candidate in candidates):
             raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
     check_device(options.device)
+    charged = options.charge is not None
     return [
-        Entry(task, candidate, checkpoint_for(task, candidate, options.checkpoint), options.device)
+        Entry(task, candidate, checkpoint_for(task, candidate, options.checkpoint), options.device, charged)
         for task in tasks
         for candidate in candidates
     ]

@@ -8,24 +8,30 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
     chunk = run_chunk(program, program.prepare(obs), seed, birth)     # [B, 16, action_dim]
 """
 
-from .contracts import Block, Denoiser, Prediction, Rows
-from .executors import run_chunk, run_stream
+from .contracts import Affine, Anatomy, Block, Denoiser, Layer, Prediction, Rows
+from .executors import Eager, Executor, Start, begin, run_chunk, run_stream, unroll
 from .grids import Grid
 from .noise import keyed_normal
-from .plans import GridSpec, Plan, load_plan, named_plan, save_plan
-from .programs import Inputs, Outputs, Program, State, build
+from .plans import GridSpec, Plan, load_plan, named_plan, plan_names, save_plan
+from .programs import Inputs, Look, Outputs, Program, State, build
 from .schedules import Schedule, schedule
 from .solvers import Table, solver_table
 from .staircase import Staircase
 from .steps import History, solver_step
 
 __all__ = [
+    "Affine",
+    "Anatomy",
     "Block",
     "Denoiser",
+    "Eager",
+    "Executor",
     "Grid",
     "GridSpec",
     "History",
     "Inputs",
+    "Layer",
+    "Look",
     "Outputs",
     "Plan",
     "Prediction",
@@ -33,16 +39,20 @@ __all__ = [
     "Rows",
     "Schedule",
     "Staircase",
+    "Start",
     "State",
     "Table",
+    "begin",
     "build",
     "keyed_normal",
     "load_plan",
     "named_plan",
+    "plan_names",
     "run_chunk",
     "run_stream",
     "save_plan",
     "schedule",
     "solver_step",
     "solver_table",
+    "unroll",
 ]

@@ -22,11 +22,13 @@ class Prediction(NamedTuple):
 
 class Rows(NamedTuple):
     """What a network call is told of its positions: index [B, N] int64 position ids; conditioning, such as a frame's
-    action, and state, such as KV, as the denoiser defines them."""
+    action, and state, such as KV, as the denoiser defines them; step, the grid level of all positions, where they
+    share one: a number that is known before the program runs, or a scalar tensor in a graph of one step."""
 
     index: Tensor
     conditioning: Any = None
     state: Any = None
+    step: int | Tensor | None = None
 
 
 class Denoiser(ABC):
@@ -59,6 +61,10 @@ class Denoiser(ABC):
         """The residual branches in order, so that accelerators can see them; empty where a network lists none."""
         return []
 
+    def anatomy(self) -> "Anatomy | None":
+        """The weights of a pre-norm transformer decoder, so that accelerators can rewrite it; None for others."""
+        return None
+
 
 @dataclass(frozen=True)
 class Block:
@@ -71,3 +77,54 @@ class Block:
     kind: str
     layer: int
     branch: Callable[[Tensor, Any], Tensor]
+
+
+class Affine(NamedTuple):
+    """weight and bias of a linear map ([out, in], [out]), or scale and shift of a norm ([E], [E])."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One pre-norm layer: x += SA(norm1 x); x += CA(norm2 x, memory); x += down(gelu(up(norm3 x))).
+
+    self_in, cross_in: [3E, E], query, key and value below each other, as torch.nn.MultiheadAttention has them.
+    """
+
+    norm1: Affine
+    self_in: Affine
+    self_out: Affine
+    norm2: Affine
+    cross_in: Affine
+    cross_out: Affine
+    norm3: Affine
+    up: Affine
+    down: Affine
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A transformer decoder as weights: head(norm(layers(embed(x) + positions))), T rows of width E, S memory tokens.
+
+    memory(label [B], context) -> [B, S, E], the time token and then the observation tokens, from what `prepare` gave.
+    Where tokens do not see each other on their way there (mixed_memory false), the context is the observation tokens
+    as the layers attend to them, and time_memory([K] labels) -> [K, E] gives the time tokens.
+
+    memory_mask: [T, S], additive, None where everything is seen; causal: row i sees rows up to i alone
+    answer: the rows that are executed, start and stop
+    """
+
+    embed: Affine
+    positions: Tensor
+    layers: tuple[Layer, ...]
+    norm: Affine
+    head: Affine
+    heads: int
+    causal: bool
+    memory_mask: Tensor | None
+    mixed_memory: bool
+    memory: Callable[[Tensor, Any], Tensor]
+    time_memory: Callable[[Tensor], Tensor]
+    answer: tuple[int, int]

@@ -1,7 +1,14 @@
-"""Executors: ways to run a program. This is the eager one: plain torch, one operation after another."""
+"""Executors: ways to run a program. Here is the eager one, plain torch, one operation after another; others stand in
+`ontick.accel` and run the same three parts:
 
+    start = begin(program, context, seed, birth)      what a chunk starts from, all noise included
+    x = unroll(program, start)                        the steps, tensors alone: what a graph can record
+    run_chunk(program, context, seed, birth)          both, through the program's own executor
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +19,63 @@ from .solvers import Z
 from .steps import empty_history, solver_step
 
 
+class Start(NamedTuple):
+    """What a chunk starts from.
+
+    x: [B, N, D...] as born; noise: [S, B, N, D...], entry k for the step that ends at level k (drawn when asked where
+    the executor wants that), or None; context: from `prepare`; index: [B, N] position ids
+    """
+
+    x: Tensor
+    noise: "Tensor | NoiseByStep | None"
+    context: Any
+    index: Tensor
+
+
+class NoiseByStep:
+    """The noise of a chunk's steps, by the level at which a step ends."""
+
+    def __init__(self, program: Program, seed: Tensor, birth: Tensor, index: Tensor, device: torch.device) -> None:
+        self._draw = lambda level: program.noise(seed, birth, index, level, device)
+        self._steps, self._shape = program.grid.steps, index.shape
+
+    def __getitem__(self, level: int) -> Tensor:
+        return self._draw(torch.full(self._shape, level))
+
+    def all(self) -> Tensor:
+        """[S, B, N, D...] at once."""
+        return self._draw(torch.arange(self._steps)[:, None, None].expand(-1, *self._shape))
+
+
+class Executor(ABC):
+    """Runs all positions of a program whose positions move together, from birth to clean.
+
+    noise_first: whether `begin` draws all noise before the loop; else each step draws its own when it asks.
+    """
+
+    name: str
+    noise_first: bool = True
+
+    @abstractmethod
+    def chunk(self, program: Program, start: Start) -> Tensor:
+        """[B, N, D...]; may reuse its memory for the next chunk, so the caller copies what it keeps."""
+
+
+class Eager(Executor):
+    """The default. `fused`: the solver step as one expression, accumulated in place; equal up to rounding."""
+
+    name = "eager"
+
+    def __init__(self, fused: bool = False, noise_first: bool = True) -> None:
+        self.fused, self.noise_first = fused, noise_first
+
+    def chunk(self, program: Program, start: Start) -> Tensor:
+        return unroll(program, start, self.fused)
+
+
+EAGER = Eager()
+
+
 def run_chunk(
     program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu"
 ) -> Tensor:
@@ -19,22 +83,40 @@ def run_chunk(
 
     seed, birth: [B] int64, host; guess: [B, N, D...] on `device`, for births that start from one. Where all positions
     move together this is the tick unrolled, with every level known beforehand and all noise drawn before the loop;
-    the bits are the same as tick by tick.
+    run eagerly, the bits are the same as tick by tick.
     """
     if program.endless:
         raise InputError(f"plan {program.plan.name!r} was built without an end; run it with run_stream")
-    state = program.start(seed, birth, guess, device)
     if program.staircase.lag or len(program.views) > 1:
+        state = program.start(seed, birth, guess, device)
         for _ in range(program.ticks):
             state, _ = program.tick(state, Inputs(context, guess))
         return state.x
-    x, history, index = state.x, empty_history(program.table, state.x), program.index(state.tick)
-    noise = _step_noise(program, seed, birth, index, x.device)
-    index = index.to(x.device)
+    executor = program.executor or EAGER
+    return executor.chunk(program, begin(program, context, seed, birth, guess, device))
+
+
+def begin(
+    program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu"
+) -> Start:
+    """Births and all noise of a chunk, drawn on the host and sent to the device at once."""
+    state = program.start(seed, birth, guess, device)
+    index = program.index(state.tick)
+    noise = None
+    if program.table.uses(Z):
+        noise = NoiseByStep(program, seed, birth, index, state.x.device)
+        if (program.executor or EAGER).noise_first:
+            noise = noise.all()
+    return Start(state.x, noise, context, index.to(state.x.device))
+
+
+def unroll(program: Program, start: Start, fused: bool = False) -> Tensor:
+    """All steps of a chunk, from `start` to clean. No branch in it depends on data."""
+    x, history, carry = start.x, empty_history(program.table, start.x), None
     for step in range(program.grid.steps, 0, -1):
-        out = program.predict_uniform(x, step, context, index)
-        z = None if noise is None else noise[step - 1]
-        x, history = solver_step(x, out, history, z, program.uniform[step], program.denoiser.clip)
+        out, carry = program.look(x, step, start.context, start.index, carry)
+        z = None if start.noise is None else start.noise[step - 1]
+        x, history = solver_step(x, out, history, z, program.uniform[step], program.denoiser.clip, fused)
     return x
 
 
@@ -53,11 +135,3 @@ def run_stream(
             if given < positions:
                 yield out.x[:, row]
             given += 1
-
-
-def _step_noise(program: Program, seed: Tensor, birth: Tensor, index: Tensor, device) -> Tensor | None:
-    """[S, B, N, D...]: entry k is the noise of the step that ends at level k; None for a deterministic solver."""
-    if not program.table.uses(Z):
-        return None
-    level = torch.arange(program.grid.steps)[:, None, None].expand(-1, *index.shape)
-    return program.noise(seed, birth, index, level, device)

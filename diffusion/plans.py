@@ -5,13 +5,13 @@
     solver: ddim
     stagger: 0
 
-The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; anything else is
-a YAML file.
+The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; other names are
+presets in configs/plans; anything else is a YAML file.
 """
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from .solvers import SOLVERS
 GRID_KINDS = ("trained", "custom", "flow")
 BIRTHS = ("noise", "noised", "guess")
 VIEWS = ("all", "partitions", "lookahead")
+PRECISIONS = ("fp32", "tf32", "bf16", "int8")
+BACKENDS = ("eager", "best", "compile", "cudagraph", "openvino")
+PRESETS = Path(__file__).resolve().parent.parent / "configs" / "plans"
 NAMED_SPACING = {"ddpm": "leading", "ddim": "leading", "dpmpp": "logsnr", "unipc": "logsnr"}
 
 
@@ -73,6 +76,9 @@ class Plan:
     birth         noise: pure noise; noised: a guess, noised to the entry level; guess: a guess as it is
     view, pieces  all: one call sees every position; partitions: `pieces` calls, each its own part of the window;
                   lookahead: 2 `pieces` calls that overlap by half, of which the noisier half is kept
+
+    The rest is not the sampler's: `accelerators` (name: settings), `precision` and `backend` say how it is computed,
+    and are compiled by `ontick.accel.build`.
     """
 
     name: str
@@ -84,14 +90,23 @@ class Plan:
     birth: str = "noise"
     view: str = "all"
     pieces: int = 1
+    accelerators: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    backend: str = "eager"
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, tuple(SOLVERS))
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("backend", self.backend, BACKENDS)
         _one_of("birth", self.birth, BIRTHS)
         _one_of("view", self.view, VIEWS)
         for key, least in (("stagger", 0), ("block", 1), ("pieces", 1)):
             if getattr(self, key) < least:
                 raise InputError(f"plan {self.name!r}: {key} is {getattr(self, key)}, wanted at least {least}")
+        for name, settings in self.accelerators.items():
+            if not isinstance(name, str) or not isinstance(settings, dict):
+                got = f"{name}: {settings!r}"
+                raise InputError(f"plan {self.name!r}: accelerators are a name and its settings, got {got}")
         if not 0 <= self.eta <= 1:
             raise InputError(f"plan {self.name!r}: eta is {self.eta}, wanted 0 (no fresh noise) to 1")
         if self.pieces > 1 and self.view == "all":
@@ -127,10 +142,12 @@ def load_plan(name_or_file: str) -> Plan:
         return plan
     import yaml  # named plans do without it
 
-    if not name_or_file.endswith((".yaml", ".yml")):
-        known = ", ".join(f"{solver}-K" for solver in NAMED_SPACING)
-        raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
     path = Path(name_or_file)
+    if not name_or_file.endswith((".yaml", ".yml")):
+        if name_or_file not in plan_names():
+            known = ", ".join([*(f"{solver}-K" for solver in NAMED_SPACING), *plan_names()])
+            raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
+        path = PRESETS / f"{name_or_file}.yaml"
     if not path.is_file():
         raise InputError(f"no plan file {name_or_file}")
     try:
@@ -138,6 +155,11 @@ def load_plan(name_or_file: str) -> Plan:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{name_or_file} is not YAML: {' '.join(str(error).split())}") from None
     return Plan.from_dict(data, name_or_file)
+
+
+def plan_names() -> list[str]:
+    """The presets of configs/plans."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
@@ -159,6 +181,6 @@ def _differences(value: Any) -> dict[str, Any]:
         got = getattr(value, item.name)
         if dataclasses.is_dataclass(got):
             out[item.name] = _differences(got)
-        elif got != item.default:
+        elif got != (item.default_factory() if callable(item.default_factory) else item.default):
             out[item.name] = list(got) if isinstance(got, tuple) else got
     return out

@@ -16,8 +16,9 @@ Legend: B lanes, R rows, D... the shape of one position.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ from .steps import (
     uniform_coefficients,
 )
 from .views import Call, calls, lookahead_context
+
+if TYPE_CHECKING:
+    from .executors import Executor
+
+Look = Callable[[Tensor, int, Any, Tensor, Any], tuple[Tensor, Any]]
 
 
 class State(NamedTuple):
@@ -73,7 +79,15 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A compiled plan; made by `build` alone."""
+    """A compiled plan; made by `build` alone, and rewritten by accelerators with `dataclasses.replace`.
+
+    rewritten (x, step, context, index, carry) -> (output, carry): what the unrolled chunk asks at one step;
+              None: the network's output. An accelerator that skips calls wraps `look` and keeps what it needs in
+              `carry`, which is None when a chunk begins, so that nothing outlives a chunk. `step` is a Python number,
+              so no branch depends on data.
+    skipped   network calls of a chunk that a rewritten look leaves out
+    executor  runs the unrolled chunk; None: eagerly
+    """
 
     denoiser: Denoiser
     plan: Plan
@@ -87,6 +101,9 @@ class Program:
     views: tuple[Call, ...]
     uniform: list[Coefficients]
     stacked: Tensor  # [S + 1, 18] float32, the same for levels that differ
+    rewritten: Look | None = None
+    skipped: int = 0
+    executor: "Executor | None" = None
 
     @property
     def ticks(self) -> int:
@@ -96,6 +113,20 @@ class Program:
     @property
     def calls_per_tick(self) -> int:
         return len(self.views)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of a finite program."""
+        return self.ticks * self.calls_per_tick - self.skipped
+
+    @property
+    def backend(self) -> str:
+        """What its chunks run on."""
+        return "eager" if self.executor is None else self.executor.name
+
+    @property
+    def look(self) -> Look:
+        return self.rewritten or self._plain_look
 
     def prepare(self, obs: Any) -> Any:
         return self.denoiser.prepare(obs)
@@ -165,10 +196,10 @@ class Program:
         state = State(x, history, state.tick + 1, state.seed, state.birth)
         return (self._give_birth(state, index, inputs.guess) if self.endless else state), outputs
 
-    def predict_uniform(self, x: Tensor, step: int, context: Any, index: Tensor) -> Tensor:
+    def _plain_look(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         """The network's output with all positions at level `step`: the tick's look where nothing is mixed."""
         label = x.new_full(x.shape[:2], float(self.grid.label[step]), dtype=torch.float32)
-        return self.denoiser.predict(x, label, context, Rows(index)).x.float()
+        return self.denoiser.predict(x, label, context, Rows(index, step=step)).x.float(), carry
 
     # -- parts of a tick -----------------------------------------------------------------------------------------
 
@@ -207,6 +238,8 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
 
     Raises InputError with the reason where the denoiser cannot run the plan.
     """
+    if plan.accelerators or (plan.precision, plan.backend) != ("fp32", "eager"):
+        raise InputError(f"plan {plan.name!r} has accelerators, a precision or a backend: build it with accel.build")
     grid = plan.grid.build(denoiser.schedule)
     table = solver_table(plan.solver, grid, plan.eta)
     if (plan.solver == "euler") != denoiser.schedule.is_flow:

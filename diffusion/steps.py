@@ -63,21 +63,30 @@ def gathered_coefficients(stacked: Tensor, level: Tensor, x: Tensor, corrects: b
 
 
 def solver_step(
-    x: Tensor, out: Tensor, history: History, z: Tensor | None, c: Coefficients, clip: float | None
+    x: Tensor,
+    out: Tensor,
+    history: History,
+    z: Tensor | None,
+    c: Coefficients,
+    clip: float | None,
+    fused: bool = False,
 ) -> tuple[Tensor, History]:
     """x, out, z: [B, N, D...] at fp32 -> (x one level lower, history for the next step).
 
     x0 is clamped before it is used or remembered; eps stays the network's own, as diffusers' default has it.
+    `fused`, for float coefficients: each sum is accumulated in place, a weight being a factor of the addition; half
+    the operations, the same to fp32 rounding.
     """
-    x0 = _sum(c.x0, (x, out))
+    total = _accumulated if fused else _sum
+    x0 = total(c.x0, (x, out))
     if clip is not None:
         x0 = x0.clamp(-clip, clip)
-    eps = _sum(c.eps, (x, out)) if c.next[EPS] is not None else None
+    eps = total(c.eps, (x, out)) if c.next[EPS] is not None else None
     terms = (x, x0, eps, *history, z)
-    after = _sum(c.next, terms)
+    after = total(c.next, terms)
     base = history.base
     if base is not None:
-        base = _sum(c.corrected, terms) if c.corrected is not None else base
+        base = total(c.corrected, terms) if c.corrected is not None else base
     prev = None if history.x0_prev is None else x0
     prev2 = None if history.x0_prev2 is None else history.x0_prev
     return after, History(base, prev, prev2)
@@ -95,5 +104,15 @@ def _sum(weights, terms) -> Tensor:
         if weight is not None:
             part = term if isinstance(weight, float) and weight == 1.0 else weight * term
             total = part if total is None else total + part
+    assert total is not None, "a step with no terms"
+    return total
+
+
+def _accumulated(weights, terms) -> Tensor:
+    """A sum of its own: no term is written to."""
+    total = None
+    for weight, term in zip(weights, terms, strict=True):
+        if weight is not None:
+            total = term * weight if total is None else total.add_(term, alpha=weight)
     assert total is not None, "a step with no terms"
     return total

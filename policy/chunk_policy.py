@@ -10,7 +10,7 @@ lane's seed and on which of its chunks this is, so a lane's actions do not depen
 Legend: L lanes asked for, To, Ta, Da, Do; Th = Tp - To + 1 rows from the newest observation on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,11 @@ from .checkpoint import Checkpoint
 class DiffusionPolicy:
     """Implements the Policy contract with one checkpoint and one plan."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan, width: int = 1) -> None:
-        """width: lanes of every network call. Raises InputError where the checkpoint cannot run the plan."""
+    def __init__(
+        self, checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build
+    ) -> None:
+        """width: lanes of every network call; build: what compiles the plan (`ontick.accel.build` for one with
+        accelerators). Raises InputError where the checkpoint cannot run the plan."""
         if width < 1:
             raise InputError(f"a policy's width is {width}, wanted at least 1 lane")
         if plan.birth != "noise":
@@ -36,7 +39,8 @@ class DiffusionPolicy:
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
         self.observation_dim, self.action_dim = config.observation_dim, config.action_dim
         self.program: Program = build(checkpoint.network, plan, (config.action_dim,), config.horizon)
-        self.calls_per_chunk = self.program.ticks * self.program.calls_per_tick
+        self.calls_per_chunk = self.program.calls
+        self.backend = self.program.backend
         self._seed: dict[int, int] = {}
         self._births: dict[int, int] = {}
         self._queue: dict[int, list[np.ndarray]] = {}
@@ -50,8 +54,8 @@ class DiffusionPolicy:
             self._window.pop(lane, None)
 
     def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
-        """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail. Row 0
-        belongs to the newest observation. Each call is a new birth of its lanes."""
+        """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail, where the
+        program computes one. Row 0 belongs to the newest observation. Each call is a new birth of its lanes."""
         obs = np.asarray(obs, dtype=np.float32)
         self._check(obs, lanes, (len(lanes), self.n_obs_steps, self.observation_dim), "(lanes, To, Do)")
         parts = [

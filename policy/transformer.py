@@ -13,12 +13,13 @@ Legend: B lanes, T action rows, To observation steps, S = 1 + To memory tokens, 
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Block, Denoiser, Prediction, Rows, Schedule, schedule
+from ..diffusion import Affine, Anatomy, Block, Denoiser, Layer, Prediction, Rows, Schedule, schedule
 from .config import TransformerConfig
 
 
@@ -135,6 +136,25 @@ class TransformerForDiffusion(nn.Module, Denoiser):
         layers = enumerate(self.decoder.layers)
         return [Block(f"{i}.{name}", name, i, getattr(layer, name)) for i, layer in layers for name in names]
 
+    def anatomy(self) -> Anatomy:
+        """The weights by their place; views, so that nothing is held twice."""
+        c = self.config
+        layers = tuple(_layer(cast(DecoderLayer, layer)) for layer in self.decoder.layers)
+        return Anatomy(
+            embed=_affine(self.input_emb),
+            positions=self.pos_emb[0],
+            layers=layers,
+            norm=_affine(self.ln_f),
+            head=_affine(self.head),
+            heads=c.heads,
+            causal=c.causal,
+            memory_mask=self.memory_mask,
+            mixed_memory=c.n_cond_layers > 0,
+            memory=self._memory,
+            time_memory=lambda label: self.encoder(self._time_token(label))[:, 0],
+            answer=(c.n_obs_steps - 1, c.n_obs_steps - 1 + c.n_action_steps),
+        )
+
     def prepare(self, obs: Tensor) -> Tensor:
         """obs: [B, To, Do], normalised -> [B, To, E] observation tokens, through the encoder where it acts on each
         token alone (n_cond_layers 0)."""
@@ -159,12 +179,35 @@ class TransformerForDiffusion(nn.Module, Denoiser):
 
     def _memory(self, label: Tensor, context: Tensor) -> Tensor:
         """[B, S, E]: the time token in front of the observation tokens."""
-        angle = label[:, None] * self._frequency
-        time = torch.cat([angle.sin(), angle.cos()], -1)[:, None]
-        time = self.drop(time + self.cond_pos_emb[:, :1])
+        time = self._time_token(label)
         if self.config.n_cond_layers:
             return self.encoder(torch.cat([time, context], 1))
         return torch.cat([self.encoder(time), context], 1)
+
+    def _time_token(self, label: Tensor) -> Tensor:
+        """[B] -> [B, 1, E], before the encoder."""
+        angle = label[:, None] * self._frequency
+        time = torch.cat([angle.sin(), angle.cos()], -1)[:, None]
+        return self.drop(time + self.cond_pos_emb[:, :1])
+
+
+def _affine(module: nn.Linear | nn.LayerNorm) -> Affine:
+    return Affine(module.weight, module.bias)
+
+
+def _layer(layer: DecoderLayer) -> Layer:
+    own, cross = layer.self_attn, layer.multihead_attn
+    return Layer(
+        norm1=_affine(layer.norm1),
+        self_in=Affine(own.in_proj_weight, own.in_proj_bias),
+        self_out=_affine(own.out_proj),
+        norm2=_affine(layer.norm2),
+        cross_in=Affine(cross.in_proj_weight, cross.in_proj_bias),
+        cross_out=_affine(cross.out_proj),
+        norm3=_affine(layer.norm3),
+        up=_affine(layer.linear1),
+        down=_affine(layer.linear2),
+    )
 
 
 def _additive(visible: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Policy(Protocol):
         """obs [L, To, Do], oldest first -> actions [L, Th, Da].
 
         Row 0 is the action for the newest observation. Rows 0 .. Ta-1 are the chunk to execute; the rows after it
-        are the tail, played only while the next answer is late.
+        are the tail, played only while the next answer is late; Th = Ta where a policy has none.
         """
         ...
 

@@ -14,7 +14,7 @@ import pytest
 import ontick
 
 ROOT = Path(ontick.__file__).parent
-UNSHIPPED = {"tests", "benchmarks", "docs"}
+UNSHIPPED = {"tests", "docs"}
 
 
 def kept_files() -> list[Path]:
@@ -70,6 +70,7 @@ def test_the_wheel_holds_the_presets_and_the_assets(held):
 def test_the_wheel_holds_nothing_else(held):
     parts = {name.split("/")[0] for name in held}
     assert parts == {"ontick", f"ontick-{ontick.__version__}.dist-info"}
+    assert not any("/results/" in name for name in held)
     second = {name.split("/")[1] for name in held if name.startswith("ontick/")}
     assert not second & {*UNSHIPPED, "runs", "build", ".venv", ".git", "ontick.egg-info", "pyproject.toml"}
     suffixes = {Path(name).suffix for name in held if name.startswith("ontick/")}

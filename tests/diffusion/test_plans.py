@@ -1,6 +1,6 @@
 import pytest
 
-from ontick.diffusion import GridSpec, Plan, load_plan, named_plan, save_plan, schedule
+from ontick.diffusion import GridSpec, Plan, load_plan, named_plan, plan_names, save_plan, schedule
 from ontick.errors import InputError
 
 
@@ -17,10 +17,37 @@ def test_plans_survive_yaml(tmp_path):
         Plan(name="a", grid=GridSpec(kind="custom", labels=(0, 3, 9)), solver="ddim", eta=0.5, birth="guess"),
         Plan(name="b", grid=GridSpec(steps=6), solver="ddpm", stagger=2, block=3, view="partitions", pieces=2),
         Plan(name="c", grid=GridSpec(kind="flow", steps=4, shift=3.0), solver="euler"),
+        Plan(
+            name="d",
+            grid=GridSpec(steps=3),
+            solver="ddim",
+            accelerators={"exact": {"fold": False, "rows": "auto"}, "other": {"steps": [1, 2], "share": 0.5}},
+            precision="bf16",
+            backend="best",
+        ),
     ]
     for plan in plans:
         save_plan(plan, tmp_path / "plan.yaml")
         assert load_plan(str(tmp_path / "plan.yaml")) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "steps", "precision"),
+    [
+        ("exact", "ddpm", 100, "fp32"),
+        ("exact-ddim-10", "ddim", 10, "fp32"),
+        ("bf16", "ddpm", 100, "bf16"),
+        ("int8", "ddpm", 100, "int8"),
+    ],
+)
+def test_presets_are_named_samplers_on_the_best_backend(tmp_path, name, solver, steps, precision):
+    assert name in plan_names()
+    plan = load_plan(name)
+    sampler = named_plan(f"{solver}-{steps}")
+    assert (plan.name, plan.grid, plan.solver) == (name, sampler.grid, sampler.solver)
+    assert (plan.accelerators, plan.precision, plan.backend) == ({"exact": {}}, precision, "best")
+    save_plan(plan, tmp_path / "plan.yaml")
+    assert load_plan(str(tmp_path / "plan.yaml")) == plan
 
 
 @pytest.mark.parametrize(
@@ -37,6 +64,13 @@ def test_plans_survive_yaml(tmp_path):
         ("{name: x, grid: 3, solver: ddim}", "grid is 3"),
         ("{name: x, grid: {steps: 3}, solver: ddim, eta: 2.0}", "eta is 2.0"),
         ("{name: x, grid: {steps: 3}, solver: ddim, eta: .nan}", "eta is nan"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, accelerators: [exact]}", "accelerators is \\['exact'\\]"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, accelerators: exact}", "accelerators is 'exact'"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, accelerators: {exact: true}}", "a name and its settings.*True"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, accelerators: {exact: }}", "a name and its settings.*None"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, accelerators: {1: {}}}", "a name and its settings.*1: {}"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, precision: fp8}", "unknown precision 'fp8'; known: fp32, tf32"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, backend: cuda}", "unknown backend 'cuda'; known: eager, best"),
         ("a: [", "is not YAML"),
     ],
 )

@@ -1,15 +1,11 @@
 """Tiny networks with every parameter randomised, toy data, and the stock network they are compared with."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from ontick.benchmarks import stock as benchmark_stock
 from ontick.policy import Checkpoint, Normaliser, TransformerConfig, TransformerForDiffusion
-
-STOCK = Path(__file__).parents[2] / "benchmarks" / "stock.py"
 
 
 def tiny(**changes) -> TransformerConfig:
@@ -46,10 +42,7 @@ def random_network():
 @pytest.fixture(scope="session")
 def stock():
     """The benchmark's module of what users run today."""
-    spec = importlib.util.spec_from_file_location("benchmark_stock", STOCK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_stock
 
 
 @pytest.fixture

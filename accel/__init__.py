@@ -1,0 +1,11 @@
+"""Accelerators: plug-ins that rewrite a plan's program, the backends that run it, and the suite that tests both.
+
+program = accel.build(denoiser, load_plan("exact"), shape=(action_dim,), positions=16)
+chunk = run_chunk(program, program.prepare(obs), seed, birth)
+"""
+
+from .building import build
+from .contracts import Accelerator, Stage, Use
+from .registry import GROUP, accelerator_names, find_accelerator
+
+__all__ = ["GROUP", "Accelerator", "Stage", "Use", "accelerator_names", "build", "find_accelerator"]

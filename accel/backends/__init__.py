@@ -1,0 +1,59 @@
+"""Backends: what runs the unrolled chunk of a program. The plan's `backend` names one.
+
+eager      plain torch; anywhere
+compile    torch.compile of one step; on CUDA the whole chunk is then one graph
+cudagraph  eager kernels, the whole chunk as one CUDA graph
+openvino   one step as an OpenVINO model; CPU
+best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan
+"""
+
+import dataclasses
+import importlib.util
+
+from ...diffusion import Eager, Program
+from ...errors import InputError
+from ..contracts import Use
+from .compiled import Compiled
+from .cuda_graph import CudaGraph
+from .openvino import OpenVino
+from .tensor_float32 import TensorFloat32
+
+
+def backend_for(program: Program, use: Use) -> Program:
+    """The program on its plan's backend. Raises InputError where that cannot run it here."""
+    plan, cuda = program.plan, use.device.startswith("cuda")
+    name = _best(program, cuda) if plan.backend == "best" else plan.backend
+    if name == "eager" and plan.precision != "tf32":
+        return program
+    refuse = f"plan {plan.name!r}: backend {name}"
+    if (name != "eager" or plan.precision == "tf32") and (program.staircase.lag or len(program.views) > 1):
+        raise InputError(f"{refuse} runs chunks whose positions move together, and this plan is staggered; use eager")
+    if name == "cudagraph" and not cuda:
+        raise InputError(f"{refuse} needs a CUDA device, and this runs on {use.device}; use best, which finds one")
+    if name == "openvino" and cuda:
+        raise InputError(f"{refuse} is for the CPU, and this runs on {use.device}; use best, which finds another")
+    if name == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise InputError(f'{refuse} needs the package openvino: pip install "ontick[openvino]", or use best')
+    if name in ("openvino", "compile") and program.rewritten is not None:
+        raise InputError(f"{refuse} runs one graph at every step, and an accelerator changes the steps; use eager")
+    if program.executor is not None and not program.executor.noise_first and name != "eager":
+        raise InputError(f"{refuse} takes all noise before the loop; leave the switch noise on")
+    if name == "openvino" and plan.precision == "bf16" and not program.denoiser.rewrites.time_table:  # type: ignore
+        raise InputError(f"{refuse} would compute the time token in bf16; leave the switch time_table on")
+    executor = {"eager": _eager, "compile": Compiled, "cudagraph": CudaGraph, "openvino": OpenVino}[name](program)
+    if plan.precision == "tf32":
+        executor = TensorFloat32(executor)
+    return dataclasses.replace(program, executor=executor)
+
+
+def _best(program: Program, cuda: bool) -> str:
+    late_noise = program.executor is not None and not program.executor.noise_first
+    if program.staircase.lag or len(program.views) > 1 or late_noise:
+        return "eager"
+    if cuda:
+        return "cudagraph"
+    return "openvino" if program.rewritten is None and importlib.util.find_spec("openvino") else "eager"
+
+
+def _eager(program: Program) -> Eager:
+    return program.executor if isinstance(program.executor, Eager) else Eager()

@@ -1,0 +1,99 @@
+"""What stands side by side in a bench: plans of ours and peers, each a way to answer an observation with a chunk."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from .. import accel
+from ..diffusion import Plan, Program, run_chunk
+from ..policy import TransformerForDiffusion
+from .counting import chunk_flops, weight_bytes
+from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
+
+SEED = torch.tensor([7])
+
+
+class Contestant(ABC):
+    """One row. `answer` is what is timed; `at_noise` is its chunk at the keyed noise of a birth."""
+
+    name: str
+    backend: str = "eager"
+    precision: str = "fp32"
+    calls: int
+    sampler: str  # the plain plan of the same grid, solver and noise, by name
+
+    @abstractmethod
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        """obs: [1, To, Do] on the device -> [1, T, Da], all of it computed when the device is waited for."""
+
+    @abstractmethod
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor: ...
+
+    @abstractmethod
+    def work(self, obs: Tensor) -> dict[str, int]:
+        """flops and bytes_read of a chunk."""
+
+
+class Ours(Contestant):
+    """A plan of ours on one network."""
+
+    def __init__(self, name: str, plan: Plan, network: TransformerForDiffusion, device: torch.device) -> None:
+        shape, positions = (network.config.action_dim,), network.config.horizon
+        self.name, self.precision = name, plan.precision
+        self.program = accel.build(network, plan, shape, positions, device=str(device))
+        self.backend, self.calls = self.program.backend, self.program.calls
+        self.sampler = f"{plan.solver}-{plan.grid.steps}"
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        return run_chunk(self.program, self.program.prepare(obs), SEED, torch.tensor([birth]), device=obs.device)
+
+    at_noise = answer
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        read = weight_bytes(self.program.denoiser) * self.calls
+        return {"flops": chunk_flops(self.program, obs), "bytes_read": read}
+
+
+class Peer(Contestant):
+    """torch.nn.TransformerDecoder, sampled by the scheduler of diffusers, at the same weights: what users run today."""
+
+    def __init__(self, solver: str, steps: int, network: TransformerForDiffusion, plain: Program) -> None:
+        c = network.config
+        self.sampler, self.calls = f"{solver}-{steps}", steps
+        self.name = f"peer-{self.sampler}"
+        self._solver, self._plain = solver, plain
+        self._scheduler = {"ddpm": ddpm_scheduler, "ddim": ddim_scheduler}[solver](c.train_levels)
+        device = network.pos_emb.device
+        twin = StockTransformer(c.action_dim, c.observation_dim, c.horizon, c.n_obs_steps, c.width, c.layers, c.heads)
+        twin.load_state_dict(network.state_dict(), strict=True)
+        self._network = twin.eval().requires_grad_(False).to(device)
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        noise = torch.randn((1, self._plain.rows, *self._plain.shape), device=obs.device)
+        return sample(self._network, self._scheduler, obs, noise, self.calls)
+
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor:
+        """The scheduler is handed the keyed noise of our plain plan, step by step."""
+        levels = iter(range(self.calls - 1, -1, -1))
+
+        def draw(*_: Any, **__: Any) -> Tensor:
+            return self._noise(birth, next(levels), obs.device)
+
+        with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", draw):
+            return sample(self._network, self._scheduler, obs, self._noise(birth, self.calls, obs.device), self.calls)
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        x = self._noise(0, self.calls, obs.device)
+        with FlopCounterMode(display=False) as call:
+            self._network(x, torch.zeros((), device=obs.device), obs)
+        flops = call.get_total_flops() * self.calls
+        return {"flops": flops, "bytes_read": weight_bytes(self._network) * self.calls}
+
+    def _noise(self, birth: int, level: int, device: torch.device) -> Tensor:
+        index = self._plain.index(torch.zeros(1, dtype=torch.int64))
+        return self._plain.noise(SEED, torch.tensor([birth]), index, torch.full_like(index, level), device)

@@ -1,0 +1,71 @@
+"""Pictures of what was measured, as PNG."""
+
+from pathlib import Path
+from typing import Any
+
+PEER_COLOUR, OUR_COLOUR, FLOOR_COLOUR = "#9aa5b1", "#2f6fde", "#d1495b"
+
+
+def draw_bench(document: dict[str, Any], path: Path) -> None:
+    """A panel a case: p50 of every row on a log axis, how much faster than the peer, bytes floor, deadline."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = list(dict.fromkeys(row["case"] for row in document["rows"]))
+    most = max(sum(row["case"] == case for row in document["rows"]) for case in cases)
+    figure, axes = plt.subplots(1, len(cases), figsize=(7.5 * len(cases), 1.6 + 0.42 * most), squeeze=False)
+    deadline = document["budget"]["deadline_ms"]
+    for axis, case in zip(axes[0], cases, strict=True):
+        rows = [row for row in document["rows"] if row["case"] == case][::-1]
+        p50 = [row["ms"]["p50"] for row in rows]
+        colours = [PEER_COLOUR if row["plan"].startswith("peer") else OUR_COLOUR for row in rows]
+        axis.barh(range(len(rows)), p50, color=colours, height=0.68)
+        for i, row in enumerate(rows):
+            axis.text(p50[i] * 1.06, i, f"{p50[i]:.4g} ms  ×{1 / row['ratio_to_peer']:.3g}", va="center", fontsize=9)
+            floor = row["bytes_floor_ms"]
+            axis.plot(
+                [floor, floor], [i - 0.34, i + 0.34], color=FLOOR_COLOUR, lw=2, label=None if i else "bytes floor"
+            )
+        axis.axvline(deadline, color="black", ls=":", lw=1, label=f"deadline {deadline:g} ms")
+        axis.set_xscale("log")
+        axis.set_xlim(min(min(p50), *(row["bytes_floor_ms"] for row in rows)) / 1.6, max(p50) * 6)
+        axis.set_yticks(range(len(rows)), [f"{row['plan']}  ({row['backend']}, {row['precision']})" for row in rows])
+        axis.set_xlabel("one chunk at batch 1, p50 [ms]; × times as fast as peer-ddpm-100")
+        axis.set_title(f"{document['suite']}, {case}", loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.8, 1.1), ncol=2)
+    machine = document["machine"]
+    figure.suptitle(f"{machine['device']}, {machine['threads']} threads", x=0.01, ha="left", fontsize=9, color="#555")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_switches(document: dict[str, Any], path: Path) -> None:
+    """A bar a rung: p50, and how much faster than the plain loop; above, switch by switch, below, one left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = document["rows"][::-1]
+    p50 = [row["ms"]["p50"] for row in rows]
+    colours = [FLOOR_COLOUR if row["rung"].startswith("-") else OUR_COLOUR for row in rows]
+    colours[-1] = PEER_COLOUR
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.36 * len(rows)))
+    axis.barh(range(len(rows)), p50, color=colours, height=0.68)
+    for i, row in enumerate(rows):
+        axis.text(p50[i] * 1.01, i, f"{p50[i]:.0f} ms  ×{1 / row['ratio_to_plain']:.2f}", va="center", fontsize=9)
+    axis.set_yticks(range(len(rows)), [f"{row['rung']}  ({row['backend']})" for row in rows])
+    axis.set_xlim(0, max(p50) * 1.2)
+    axis.set_xlabel(
+        "one DDPM-100 chunk, published shape, p50 [ms]\nblue adds a switch to those above, red leaves one out"
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    machine = document["machine"]
+    figure.suptitle(f"{machine['cpu']}, {machine['threads']} threads", x=0.01, ha="left", fontsize=9, color="#555")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,122 @@
+"""The bench counts what it says, compares at common noise, and tells every row against the peer."""
+
+import numpy as np
+import pytest
+import torch
+
+from ontick.benchmarks import policy as suite
+from ontick.benchmarks.contestants import Ours, Peer
+from ontick.benchmarks.counting import PeakMemory, chunk_flops, product_rate, read_bandwidth, weight_bytes
+from ontick.diffusion import build, load_plan
+from ontick.errors import RunFailed
+from ontick.policy import TransformerConfig, TransformerForDiffusion
+from ontick.runtime import load_budget
+
+CPU = torch.device("cpu")
+FIELDS = {"case", "plan", "backend", "precision", "ms", "ratio_to_peer", "action_error", "calls", "flops", "bytes_read"}
+FIELDS |= {"peak_bytes", "bytes_floor_ms", "budget", "samples_ms"}
+
+
+def network(**changes) -> TransformerForDiffusion:
+    shape = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_action_steps": 4, "width": 16, "layers": 2}
+    torch.manual_seed(0)
+    made = TransformerForDiffusion(TransformerConfig(**{**shape, "heads": 2, **changes})).eval().requires_grad_(False)
+    for parameter in made.parameters():
+        if parameter.dim() < 2:
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    return made
+
+
+def plain(made: TransformerForDiffusion, name: str):
+    return build(made, load_plan(name), (made.config.action_dim,), made.config.horizon)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The suite on a small network, so that it takes seconds."""
+    made = network()
+    observations = list(torch.randn(4, 1, 2, 3, generator=torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(suite, "subject", lambda case, device: (made, observations))
+    return made, observations
+
+
+@torch.inference_mode()
+def test_the_peers_operations_are_those_that_the_literature_counts():
+    """15.755 GFLOP: E 256, 8 layers, 10 rows, 2 observations, 100 steps (7.877 GMAC, embedding and head included)."""
+    made = network(horizon=10, n_action_steps=8, width=256, layers=8, heads=4, action_dim=7, observation_dim=23)
+    peer = Peer("ddpm", 100, made, plain(made, "ddpm-100"))
+    assert peer.work(torch.zeros(1, 2, 23))["flops"] == pytest.approx(15.755e9, rel=0.02)
+
+
+@torch.inference_mode()
+def test_prepare_is_counted_once_and_calls_as_often_as_they_are_made():
+    made, obs = network(), torch.zeros(1, 2, 3)
+    five, ten = (chunk_flops(plain(made, f"ddim-{k}"), obs) for k in (5, 10))
+    once = 2 * five - ten
+    assert 0 < once < five and (ten - five) % 5 == 0
+
+
+def test_weights_are_counted_in_bytes():
+    made = network()
+    assert weight_bytes(made) == 4 * sum(parameter.numel() for parameter in made.parameters())
+
+
+def test_memory_that_is_taken_is_seen():
+    memory = PeakMemory(CPU)
+    memory.start()
+    taken = torch.ones(50_000_000 // 4)
+    peak = memory.stop()
+    assert taken.numel() and (peak is None or peak > 30_000_000)
+
+
+def test_rates_are_positive_and_finite():
+    assert 1e8 < read_bandwidth(1_000_000, CPU, 3) < 1e13
+    assert 1e8 < product_rate(CPU, 2) < 1e15
+
+
+def test_a_p99_is_a_measured_value_and_needs_50():
+    few, many = suite.percentiles(np.arange(1, 11) / 1e3), suite.percentiles(np.arange(1, 101) / 1e3)
+    assert few == {"p50": 5.5, "p99": None, "n": 10}
+    assert many == {"p50": 50.5, "p99": 99.0, "n": 100}
+
+
+@torch.inference_mode()
+def test_a_case_has_a_row_for_each_plan_told_against_the_peer(small):
+    rounds = []
+    names = (*suite.PEERS, "ddpm-100", "exact-eager", "exact-ddim-10")
+    result = suite.run_case("published", names, load_budget("cpu-20hz"), CPU, 3, lambda: rounds.append(1))
+    rows = {row["plan"]: row for row in result["rows"]}
+    assert set(rows) == set(names) and len(rounds) == 4
+    assert all(set(row) == FIELDS for row in rows.values())
+    assert rows["peer-ddpm-100"]["ratio_to_peer"] == 1.0
+    peer_ms = rows["peer-ddpm-100"]["ms"]["p50"]
+    for row in rows.values():
+        assert row["ratio_to_peer"] == pytest.approx(row["ms"]["p50"] / peer_ms)
+        assert row["action_error"] < 1e-4 and row["ms"]["n"] == len(row["samples_ms"]) == 3
+        assert row["calls"] == (10 if "10" in row["plan"].split("-") else 100)
+        assert row["flops"] > 0 and row["bytes_read"] > 0 and row["budget"]["name"] == "cpu-20hz"
+    assert rows["exact-eager"]["flops"] < rows["ddpm-100"]["flops"] < rows["peer-ddpm-100"]["flops"]
+    assert rows["exact-eager"]["bytes_read"] < rows["ddpm-100"]["bytes_read"]
+
+
+@torch.inference_mode()
+def test_what_differs_by_more_than_rounding_or_precision_is_not_timed(small, monkeypatch):
+    made, observations = small
+    wrong = Ours("wrong", load_plan("ddpm-100"), made, CPU)
+    monkeypatch.setattr(wrong, "at_noise", lambda obs, birth: torch.full((1, 8, 2), 5.0))
+    with pytest.raises(RunFailed, match=r"wrong is .* away from plain ddpm-100"):
+        suite.action_errors([wrong], made, observations)
+
+
+def test_every_row_of_every_suite_has_a_plan():
+    for names in (*suite.ROWS.values(), suite.QUICK):
+        for name in names:
+            assert name in suite.PEERS or suite.plan_of(name).name == name
+
+
+def test_the_observations_fit_the_shipped_network():
+    made, observations = suite.subject("published", CPU)
+    c = made.config
+    assert (c.width, c.layers, c.horizon, c.n_obs_steps, c.n_action_steps) == (256, 8, 16, 2, 8)
+    assert len(observations) == 64 and observations[0].shape == (1, 2, c.observation_dim)
+    assert torch.stack(observations).abs().max() < 1.5
