@@ -29,9 +29,8 @@ def build(
     by the SCHEDULE accelerators, and put on its backend.
 
     shape, positions: as for `diffusion.build`; tail, device: see `Use`, the device being that of the denoiser's weights
-    where it is not told. The denoiser is read, never changed, and a
-    plan without any of the three gives exactly `diffusion.build`'s program. Raises InputError with the reason where
-    anything cannot be done.
+    where it is not told. The denoiser is read, never changed, and a plan without any of the three gives exactly
+    `diffusion.build`'s program. Raises InputError with the reason where anything cannot be done.
     """
     plain = dataclasses.replace(plan, accelerators={}, precision="fp32", backend="eager")
     program = build_plain(denoiser, plain, shape, positions)
