@@ -50,7 +50,6 @@ ROWS = {
     "policy-gpu": (*PEERS, *PLANS),
 }
 CASES = ("published", "large")
-ERROR_CHUNKS = {"published": 4, "large": 2}
 
 
 def rows_of(suite: str, case: str, quick: bool) -> tuple[str, ...]:
@@ -58,14 +57,25 @@ def rows_of(suite: str, case: str, quick: bool) -> tuple[str, ...]:
     return QUICK if quick or (suite, case) == ("policy-cpu", "large") else ROWS[suite]
 
 
+def compared(case: str, quick: bool) -> int:
+    """How many chunks `action_error` is taken over."""
+    return 2 if quick or case == "large" else 4
+
+
 def run_case(
-    case: str, names: Iterable[str], budget: LatencyBudget, device: torch.device, n: int, tick: Callable[[], Any]
+    case: str,
+    names: Iterable[str],
+    budget: LatencyBudget,
+    device: torch.device,
+    n: int,
+    tick: Callable[[], Any],
+    chunks: int = 2,
 ) -> dict[str, Any]:
     """{"rows": one dictionary a name, "left_out": {name: why it cannot run here}, "fp32_flops_per_s": of a large
-    product}; `tick` is called once a round."""
+    product}; `tick` is called once a round. chunks: see `compared`."""
     network, observations = subject(case, device)
     contestants, peaks, left_out = _set_up(names, network, observations, device)
-    errors = action_errors(contestants, network, observations[: ERROR_CHUNKS[case]])
+    errors = action_errors(contestants, network, observations[:chunks])
     times = interleaved(contestants, observations, device, n, tick)
     work = {c.name: c.work(observations[0]) for c in contestants}
     rates = _rates(work, contestants, device)

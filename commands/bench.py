@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then measure case by case."""
-    from ..benchmarks.policy import rows_of, run_case
+    from ..benchmarks.policy import compared, rows_of, run_case
 
     suite_device, suite_budget = SUITES[options.suite]
     device = torch.device(options.device or suite_device)
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         for case in _cases(options):
             names = rows_of(options.suite, case, options.quick)
             with progress_bar(n + 1, f"{options.suite} {case}", "round") as bar:
-                result = run_case(case, names, budget, device, n, bar.update)
+                chunks = compared(case, options.quick)
+                result = run_case(case, names, budget, device, n, bar.update, chunks)
             document["rows"] += result.pop("rows")
             document["left_out"][case] = result.pop("left_out")
             document["floors"][case] = result

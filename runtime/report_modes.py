@@ -21,8 +21,8 @@ def modes_drawn(groups: Iterable[tuple[str, Sequence[Row]]]) -> str:
 
 def _task(task: str, rows: Sequence[Row]) -> str:
     plans = [(row, _shares(_taken(row)), _shares(row.get("demonstrations_modes") or {})) for row in rows]
-    plans = [plan for plan in plans if plan[1]]
-    if not plans:
+    plans = [plan for plan in plans if plan[0].get("modes")]  # also one that never succeeded: its bars are missing
+    if not any(shares for _, *both in plans for shares in both):
         return ""
     # One axis for all plans of a task, so that a mode which one of them lost is seen as a gap.
     everything = [shares for _, *both in plans for shares in both]

@@ -41,3 +41,15 @@ def randomised_network():
 def observation():
     """observation(lanes, seed=0) -> [lanes, To, Do]."""
     return observed
+
+
+@pytest.fixture
+def openvino_for():
+    """openvino_for(precision): skips where OpenVINO is not installed, or its CPU does not grant bf16."""
+
+    def skip(precision: str) -> None:
+        openvino = pytest.importorskip("openvino")
+        if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            pytest.skip("OpenVINO grants no bf16 on this CPU")
+
+    return skip

@@ -108,14 +108,16 @@ def test_openvino_is_deterministic_and_keeps_nothing_between_chunks(has_openvino
 
 
 @pytest.mark.parametrize(("precision", "atol"), [("int8", 2e-5), ("bf16", 0.2)])
-def test_openvino_runs_lower_precisions(has_openvino, small, observation, keys, precision, atol):
+def test_openvino_runs_lower_precisions(openvino_for, small, observation, keys, precision, atol):
+    openvino_for(precision)
     eager, fast = (program(small, planned(precision=precision, backend=backend)) for backend in RUN_HERE)
     assert_equal_actions(eager, fast, observation(2), keys, atol=atol)
 
 
 @torch.inference_mode()
-def test_openvino_in_bf16_finds_its_level_in_a_long_grid(has_openvino, randomised_network, observation, keys):
+def test_openvino_in_bf16_finds_its_level_in_a_long_grid(openvino_for, randomised_network, observation, keys):
     """bf16 has 8 significant bits, so a place above 256 must not be told in it."""
+    openvino_for("bf16")
     network = randomised_network(train_levels=1000, layers=1)
     plan = planned("ddim-400", precision="bf16")
     eager, compiled = (

@@ -112,8 +112,8 @@ def not_for_exact(network, gaussian):
 
 @each_law
 @pytest.mark.parametrize("name", ON_OPENVINO)
-def test_exact_and_its_precisions_conform_on_openvino(law, name, case, one_layer):
-    pytest.importorskip("openvino")
+def test_exact_and_its_precisions_conform_on_openvino(law, name, case, one_layer, openvino_for):
+    openvino_for(ON_OPENVINO[name].precision)
     impossible = (
         (one_layer, dataclasses.replace(PLAN, precision="int8", backend="openvino")),
         (one_layer, with_exact(accelerators={"exact": {"noise": False}}, backend="openvino")),

@@ -13,7 +13,7 @@ from ontick.commands import main
 def small(monkeypatch):
     """Two rows that cost nothing."""
 
-    def run_case(case, names, budget, device, n, tick):
+    def run_case(case, names, budget, device, n, tick, chunks):
         for _ in range(n + 1):
             tick()
         row = {

@@ -159,6 +159,12 @@ def test_modes_clearance_and_disturbance_are_shown_where_a_row_has_them():
     assert page.count("<td>–</td>") >= 2, "the row without modes"
 
 
+def test_a_plan_that_never_succeeded_is_drawn_beside_the_others():
+    never = with_modes(row("never", 0, n=4)) | {"outcomes": [False] * 4, "successes": 0}
+    page = render_report(document(with_modes(row("a", 2)), never))
+    assert "0 of 5 modes in 0 successes" in page
+
+
 def test_modes_are_drawn_of_successful_episodes_and_without_demonstrations_too():
     only = with_modes(row("a", 0, n=4)) | {"outcomes": [True, False, True, True], "successes": 3}
     only |= {"demonstrations_modes": None, "demonstrations_mode_entropy": None}
