@@ -1,5 +1,8 @@
 """torch.compile of one step, network and solver together, for static shapes; on CUDA the chunk is then one graph."""
 
+import itertools
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -7,8 +10,10 @@ from torch import Tensor
 
 from ...diffusion import Executor, Program, Start
 from .cuda_graph import CudaGraph
-from .step import Levels, Step, levels_of, run_steps
+from .step import Levels, Step, context_tensors, levels_of, run_steps
 from .thread import OneThread
+
+_NUMBER = itertools.count()
 
 
 class Compiled(Executor):
@@ -28,16 +33,27 @@ class Compiled(Executor):
 
 
 class _CompiledSteps(Executor):
+    """A compiled step for each batch width."""
+
     name = "compile"
 
     def __init__(self) -> None:
-        self._step: Any = None
-        self._levels: Levels | None = None
+        self._compiled: dict[Any, tuple[Levels, Callable[..., Any]]] = {}
 
     def chunk(self, program: Program, start: Start) -> Tensor:
-        if self._step is None:
-            module = Step(program, start.context).to(start.x.device)
-            self._step = torch.compile(module, dynamic=False, fullgraph=True)
-            self._levels = levels_of(program, start.x.device)
-        assert self._levels is not None
-        return run_steps(program, start, self._levels, self._step)
+        key = tuple(tuple(tensor.shape) for tensor in (start.x, *context_tensors(start.context)))
+        if key not in self._compiled:
+            step = Step(program, start.context).to(start.x.device)
+            self._compiled[key] = levels_of(program, start.x.device), _compiled(step)
+        return run_steps(program, start, *self._compiled[key])
+
+
+def _compiled(module: Step) -> Callable[..., Any]:
+    """torch counts compilations by code object and refuses after eight, so each step gets code of its own."""
+
+    def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return module(*tensors)
+
+    code = step.__code__.replace(co_name=f"step_{next(_NUMBER)}")
+    own = FunctionType(code, globals(), code.co_name, None, step.__closure__)
+    return torch.compile(own, dynamic=False, fullgraph=True)
