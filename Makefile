@@ -27,7 +27,7 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -n 2
 
-# The README's numbers, measured on this machine: about an hour; run nothing beside it.
+# The README's numbers, measured on this machine: it takes long; run nothing beside it.
 EVALUATE = $(BIN)/ontick evaluate --tasks metaworld/pick-place-v3 --episodes 200 --workers 2
 results: setup
 	$(EVALUATE) --plans ddpm-100,ddim-10,dpmpp-10,ddim-2,robomimic-bc \
@@ -44,7 +44,7 @@ results: setup
 	$(BIN)/ontick evaluate --tasks metaworld/pick-place-v3,metaworld/peg-insert-side-v3 \
 		--plans ddpm-100,exact,bf16,int8 --episodes 100 --workers 2 --json benchmarks/results/exact-evaluate-cpu.json
 
-# The task cards' tables: every shipped policy and baseline, 200 episodes a row; about an hour.
+# The task cards' tables: every shipped policy and baseline, 200 episodes a row; it takes long.
 PLANS = ddpm-100,ddim-10,ddim-4,ddim-2,dpmpp-10,robomimic-bc,robomimic-bc-rnn
 TASK_ROWS = $(BIN)/ontick evaluate --plans $(PLANS) --episodes 200 --workers 2
 results-tasks: setup

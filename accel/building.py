@@ -32,8 +32,7 @@ def build(
     where it is not told. The denoiser is read, never changed, and a plan without any of the three gives exactly
     `diffusion.build`'s program. Raises InputError with the reason where anything cannot be done.
     """
-    plain = dataclasses.replace(plan, accelerators={}, precision="fp32", backend="eager")
-    program = build_plain(denoiser, plain, shape, positions)
+    program = build_plain(denoiser, plan.plain(), shape, positions)
     use = Use(tail=tail, device=str(device or _device_of(denoiser)))
     chosen = sorted(
         ((find_accelerator(name), settings) for name, settings in plan.accelerators.items()),
@@ -52,7 +51,7 @@ def build(
 
 def _rewritten(program: Program, accelerator: Accelerator, settings: Mapping[str, Any], use: Use) -> Program:
     name = accelerator.name
-    if program.staircase.lag or len(program.views) > 1:
+    if not program.moves_together:
         raise InputError(
             f"plan {program.plan.name!r}: {name} rewrites chunks whose positions move together; this plan has "
             f"stagger {program.plan.stagger} and view {program.plan.view}; leave {name} out, or use stagger 0, view all"

@@ -71,7 +71,7 @@ class Case:
 def inert_when_off(case: Case) -> None:
     """A plan without it gives the plain program's bits, before and after a program with it was built and run on the
     same denoiser, which is not changed."""
-    denoiser, off = case.make_denoiser(), _plain(case.plan)
+    denoiser, off = case.make_denoiser(), case.plan.plain()
     weights = _weights(denoiser)
     before = _chunk(case, build_plain(denoiser, off, case.shape, case.positions))
     _chunk(case, _built(case, denoiser=denoiser))
@@ -118,7 +118,7 @@ def exact_means_exact(case: Case) -> None:
     exact = all(find_accelerator(name).exact for name in case.plan.accelerators)
     if not exact or case.plan.precision != "fp32":
         return
-    plain = _chunk(case, build_plain(case.make_denoiser(), _plain(case.plan), case.shape, case.positions))
+    plain = _chunk(case, build_plain(case.make_denoiser(), case.plan.plain(), case.shape, case.positions))
     _close(_chunk(case, _built(case))[:, case.rows], plain[:, case.rows], case.tolerance, "it is not exact")
 
 
@@ -259,10 +259,6 @@ def _lanes(case: Case, first: int = 0) -> _Lanes:
 
 def _built(case: Case, plan: Plan | None = None, denoiser: Denoiser | None = None) -> Program:
     return build(denoiser or case.make_denoiser(), plan or case.plan, case.shape, case.positions, device=case.device)
-
-
-def _plain(plan: Plan) -> Plan:
-    return dataclasses.replace(plan, accelerators={}, precision="fp32", backend="eager")
 
 
 def _with_settings(case: Case, settings: Mapping[str, Any]) -> Plan:

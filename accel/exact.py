@@ -22,7 +22,6 @@ from .contracts import Accelerator, Stage, Use
 from .exact_network import ExactDecoder, Rewrites
 
 SWITCHES = ("memory", "time_table", "fold", "rows", "weights", "noise", "solver")
-NETWORK = SWITCHES[:5]
 
 
 class Exact(Accelerator):
@@ -52,8 +51,7 @@ class Exact(Accelerator):
         network = {name: bool(switches[name]) for name in ("memory", "time_table", "fold", "weights")}
         if stop is not None:
             plan = program.plan
-            plain = dataclasses.replace(plan, accelerators={}, precision="fp32", backend="eager")
-            program = dataclasses.replace(build_plain(program.denoiser, plain, program.shape, stop), plan=plan)
+            program = dataclasses.replace(build_plain(program.denoiser, plan.plain(), program.shape, stop), plan=plan)
         if any(network.values()) or stop is not None:
             labels = torch.from_numpy(program.grid.label[1:]).float()
             with torch.no_grad():

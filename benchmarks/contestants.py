@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import accel
 from ..diffusion import Plan, Program, run_chunk
 from ..policy import TransformerForDiffusion
-from .counting import chunk_flops, weight_bytes
+from .counting import chunk_flops, flops_of, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
 
 SEED = torch.tensor([7])
@@ -86,12 +86,8 @@ class Peer(Contestant):
             return sample(self._network, self._scheduler, obs, self._noise(birth, self.calls, obs.device), self.calls)
 
     def work(self, obs: Tensor) -> dict[str, int]:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        x = self._noise(0, self.calls, obs.device)
-        with FlopCounterMode(display=False) as call:
-            self._network(x, torch.zeros((), device=obs.device), obs)
-        flops = call.get_total_flops() * self.calls
+        x, label = self._noise(0, self.calls, obs.device), torch.zeros((), device=obs.device)
+        flops = flops_of(lambda: self._network(x, label, obs)) * self.calls
         return {"flops": flops, "bytes_read": weight_bytes(self._network) * self.calls}
 
     def _noise(self, birth: int, level: int, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """How much work a plan is, in operations, bytes and memory, and what this machine can do at best."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ def chunk_flops(program: Program, obs: Tensor) -> int:
     seed = torch.zeros(len(obs), dtype=torch.int64)
     state = program.start(seed, seed, device=obs.device)
     index = program.index(state.tick).to(obs.device)
-    with FlopCounterMode(display=False) as once:
-        context = program.prepare(obs)
-    with FlopCounterMode(display=False) as call:
-        program.look(state.x, program.grid.steps, context, index, None)
-    return once.get_total_flops() + call.get_total_flops() * program.calls
+    context = program.prepare(obs)
+    once = flops_of(lambda: program.prepare(obs))
+    return once + program.calls * flops_of(lambda: program.look(state.x, program.grid.steps, context, index, None))
+
+
+def flops_of(work: Callable[[], Any]) -> int:
+    """What torch counts while `work` runs."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def weight_bytes(network: Any) -> int:

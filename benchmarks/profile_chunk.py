@@ -12,16 +12,15 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ontick.benchmarks.contestants import Ours
 from ontick.benchmarks.counting import product_rate, read_bandwidth, wait
-from ontick.benchmarks.policy import percentiles, plan_of, subject
+from ontick.benchmarks.policy import interleaved, percentiles, plan_of, subject
 from ontick.files import write_whole
-from ontick.runtime import WallClock, describe_machine
+from ontick.runtime import describe_machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,7 +38,7 @@ def main() -> None:
         ours = Ours(options.plan, plan_of(options.plan), network, device)
         twin = Ours("twin", dataclasses.replace(plan_of(options.plan), backend="eager"), network, device)
         equal = torch.equal(ours.answer(observations[0], 0), twin.answer(observations[0], 0))
-        wall_s = _seconds(ours, observations[0], device, options.n)
+        wall_s = interleaved([ours], observations[:1], device, options.n, lambda: None)[ours.name]
         with profile(activities=[ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]) as profiled:
             ours.answer(observations[0], 0)
             wait(device)
@@ -66,17 +65,6 @@ def main() -> None:
     for kernel in kernels[:15]:
         print(f"{kernel['ms']:9.3f} ms {kernel['count']:7d}  {kernel['name'][:90]}")
     print(f"written: {path}")
-
-
-def _seconds(ours: Ours, obs: torch.Tensor, device: torch.device, n: int) -> np.ndarray:
-    """[n], after a warm-up."""
-    clock, times = WallClock(), []
-    for i in range(n + 3):
-        start = clock.now()
-        ours.answer(obs, i)
-        wait(device)
-        times.append(clock.now() - start)
-    return np.array(times[3:])
 
 
 def _kernels(profiled: profile, device: torch.device) -> list[dict]:

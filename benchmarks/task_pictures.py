@@ -15,10 +15,9 @@ import torch
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
 from ontick.envs import demonstration_seeds, evaluation_seeds, find_task
 from ontick.envs.avoid import GOAL_Y_M, OBSTACLE_RADIUS_M, WALL_X_M, nominal_obstacles
-from ontick.envs.collection import Recipe, record_episode
+from ontick.envs.collection import Recipe, expert_of, record_episode
 from ontick.envs.episodes import play
 from ontick.envs.tasks import Expert
-from ontick.errors import InputError
 from ontick.runtime import Charge, Ledger, load_budget
 
 CARDS = {
@@ -58,8 +57,7 @@ def expert_ways() -> Iterator[tuple[np.ndarray, str]]:
     task = find_task(CARDS["avoid"])
     env, recipe = task.make(stop_on_success=False), Recipe(task.id, WAYS, styled=True)
     for seed in demonstration_seeds(0, WAYS):
-        expert = task.expert(np.random.default_rng([seed, 2]))
-        episode = record_episode(env, expert, task, recipe, seed)
+        episode = record_episode(env, expert_of(recipe, seed), task, recipe, seed)
         yield episode.observations[:, :2], episode.mode or ""
     env.close()
 
@@ -78,7 +76,7 @@ def plan_ways(plan: str) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def draw_ways(path: Path) -> None:
-    """The scene, the ways of demonstrations and, if a policy is shipped, its ways under two plans."""
+    """The scene, the ways of demonstrations and of the shipped policy under two plans."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -88,12 +86,7 @@ def draw_ways(path: Path) -> None:
     env.reset(seed=1)
     frame = env.render()
     env.close()
-    panels = {"demonstrations": list(expert_ways())}
-    for plan in ("ddpm-100", "ddim-2"):
-        try:
-            panels[plan] = list(plan_ways(plan))
-        except InputError as error:
-            print(f"{plan} is left out: {error}")
+    panels = {"demonstrations": list(expert_ways())} | {plan: list(plan_ways(plan)) for plan in ("ddpm-100", "ddim-2")}
     width = 1 + len(panels)
     figure, (first, *axes) = pyplot.subplots(1, width, figsize=(3.25 * width, 4.6), constrained_layout=True)
     first.imshow(frame)

@@ -87,7 +87,7 @@ def run_chunk(
     """
     if program.endless:
         raise InputError(f"plan {program.plan.name!r} was built without an end; run it with run_stream")
-    if program.staircase.lag or len(program.views) > 1:
+    if not program.moves_together:
         state = program.start(seed, birth, guess, device)
         for _ in range(program.ticks):
             state, _ = program.tick(state, Inputs(context, guess))

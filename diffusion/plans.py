@@ -112,6 +112,10 @@ class Plan:
         if self.pieces > 1 and self.view == "all":
             raise InputError(f"plan {self.name!r}: view all sees everything in 1 piece, got {self.pieces}")
 
+    def plain(self) -> "Plan":
+        """The sampler alone: without accelerators, in fp32, run eagerly."""
+        return dataclasses.replace(self, accelerators={}, precision="fp32", backend="eager")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, defaults left out; `from_dict` undoes it."""
         return _differences(self)

@@ -115,6 +115,11 @@ class Program:
         return len(self.views)
 
     @property
+    def moves_together(self) -> bool:
+        """Whether all positions share a level and one call sees them all: what can be unrolled."""
+        return not self.staircase.lag and len(self.views) == 1
+
+    @property
     def calls(self) -> int:
         """Network calls of a finite program."""
         return self.ticks * self.calls_per_tick - self.skipped

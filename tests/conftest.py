@@ -1,10 +1,12 @@
-"""Fixtures for every test: denoisers whose right answer is known, and one thread for torch."""
+"""Fixtures for every test: denoisers whose right answer is known, tiny transformers with every parameter randomised,
+and one thread for torch."""
 
 import numpy as np
 import pytest
 import torch
 
 from ontick.diffusion import Denoiser, Grid, Prediction, schedule
+from ontick.policy import TransformerConfig, TransformerForDiffusion
 
 torch.set_num_threads(1)
 
@@ -74,6 +76,27 @@ class Mixer(Denoiser):
         return Prediction(h @ self.outer)
 
 
+def tiny(**changes) -> TransformerConfig:
+    shape = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
+    return TransformerConfig(**{**shape, "width": 16, "layers": 2, "heads": 2, "p_drop_attn": 0.0, **changes})
+
+
+def randomised(config: TransformerConfig, seed: int = 0) -> TransformerForDiffusion:
+    """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
+    network = TransformerForDiffusion(config).eval().requires_grad_(False)
+    g = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        for name, value in module.named_parameters(recurse=False):
+            noise = torch.randn(value.shape, generator=g)
+            if isinstance(module, torch.nn.LayerNorm):
+                value.copy_(0.3 * noise + (1 if name == "weight" else 0))
+            elif value.dim() == 2:
+                value.copy_(noise / value.shape[1] ** 0.5)
+            else:
+                value.copy_(0.3 * noise)
+    return network
+
+
 @pytest.fixture
 def oracle():
     return Oracle
@@ -102,3 +125,15 @@ def keys():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """tiny_config(**changes) -> TransformerConfig."""
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def random_network():
+    """random_network(config, seed=0) -> TransformerForDiffusion, eval, without gradients."""
+    return randomised

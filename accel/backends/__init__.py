@@ -10,9 +10,10 @@ best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither
 import dataclasses
 import importlib.util
 
-from ...diffusion import Eager, Program
+from ...diffusion import Denoiser, Eager, Program
 from ...errors import InputError
 from ..contracts import Use
+from ..exact_network import ExactDecoder
 from .compiled import Compiled
 from .cuda_graph import CudaGraph
 from .openvino import OpenVino
@@ -26,7 +27,7 @@ def backend_for(program: Program, use: Use) -> Program:
     if name == "eager" and plan.precision != "tf32":
         return program
     refuse = f"plan {plan.name!r}: backend {name}"
-    if (name != "eager" or plan.precision == "tf32") and (program.staircase.lag or len(program.views) > 1):
+    if not program.moves_together:
         raise InputError(f"{refuse} runs chunks whose positions move together, and this plan is staggered; use eager")
     if name == "cudagraph" and not cuda:
         raise InputError(f"{refuse} needs a CUDA device, and this runs on {use.device}; use best, which finds one")
@@ -38,8 +39,8 @@ def backend_for(program: Program, use: Use) -> Program:
         raise InputError(f"{refuse} runs one graph at every step, and an accelerator changes the steps; use eager")
     if program.executor is not None and not program.executor.noise_first and name != "eager":
         raise InputError(f"{refuse} takes all noise before the loop; leave the switch noise on")
-    if name == "openvino" and plan.precision == "bf16" and not program.denoiser.rewrites.time_table:  # type: ignore
-        raise InputError(f"{refuse} would compute the time token in bf16; leave the switch time_table on")
+    if name == "openvino" and plan.precision == "bf16" and not _tables_time(program.denoiser):
+        raise InputError(f"{refuse} would compute the time token in bf16; leave the switch time_table of exact on")
     executor = {"eager": _eager, "compile": Compiled, "cudagraph": CudaGraph, "openvino": OpenVino}[name](program)
     if plan.precision == "tf32":
         executor = TensorFloat32(executor)
@@ -48,11 +49,15 @@ def backend_for(program: Program, use: Use) -> Program:
 
 def _best(program: Program, cuda: bool) -> str:
     late_noise = program.executor is not None and not program.executor.noise_first
-    if program.staircase.lag or len(program.views) > 1 or late_noise:
+    if late_noise or not program.moves_together:
         return "eager"
     if cuda:
         return "cudagraph"
     return "openvino" if program.rewritten is None and importlib.util.find_spec("openvino") else "eager"
+
+
+def _tables_time(denoiser: Denoiser) -> bool:
+    return isinstance(denoiser, ExactDecoder) and denoiser.rewrites.time_table
 
 
 def _eager(program: Program) -> Eager:

@@ -1,28 +1,7 @@
-"""Tiny networks with every bias, scale and shift randomised, and their observations."""
+"""Tiny transformers by what is changed in them, and their observations."""
 
 import pytest
 import torch
-
-from ontick.policy import TransformerConfig, TransformerForDiffusion
-
-SHAPE = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
-SIZE = {"width": 16, "layers": 2, "heads": 2, "p_drop_attn": 0.0}
-
-
-def randomised(seed: int = 0, **changes) -> TransformerForDiffusion:
-    """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
-    network = TransformerForDiffusion(TransformerConfig(**{**SHAPE, **SIZE, **changes})).eval().requires_grad_(False)
-    g = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        for name, value in module.named_parameters(recurse=False):
-            noise = torch.randn(value.shape, generator=g)
-            if isinstance(module, torch.nn.LayerNorm):
-                value.copy_(0.3 * noise + (1 if name == "weight" else 0))
-            elif value.dim() == 2:
-                value.copy_(noise / value.shape[1] ** 0.5)
-            else:
-                value.copy_(0.3 * noise)
-    return network
 
 
 def observed(lanes: int, seed: int = 0, steps: int = 2, dim: int = 3) -> torch.Tensor:
@@ -32,9 +11,13 @@ def observed(lanes: int, seed: int = 0, steps: int = 2, dim: int = 3) -> torch.T
 
 
 @pytest.fixture(scope="session")
-def randomised_network():
-    """randomised_network(**config_changes) -> TransformerForDiffusion, eval, without gradients."""
-    return randomised
+def randomised_network(tiny_config, random_network):
+    """randomised_network(**config_changes) -> TransformerForDiffusion, every bias, scale and shift randomised."""
+
+    def make(seed: int = 0, **changes):
+        return random_network(tiny_config(**changes), seed)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,42 +1,10 @@
-"""Tiny networks with every parameter randomised, toy data, and the stock network they are compared with."""
+"""Checkpoints of tiny networks, toy data, and the stock network they are compared with."""
 
 import numpy as np
 import pytest
-import torch
 
 from ontick.benchmarks import stock as benchmark_stock
-from ontick.policy import Checkpoint, Normaliser, TransformerConfig, TransformerForDiffusion
-
-
-def tiny(**changes) -> TransformerConfig:
-    shape = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
-    return TransformerConfig(**{**shape, "width": 16, "layers": 2, "heads": 2, "p_drop_attn": 0.0, **changes})
-
-
-def randomised(config: TransformerConfig, seed: int = 0) -> TransformerForDiffusion:
-    """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
-    network = TransformerForDiffusion(config).eval().requires_grad_(False)
-    g = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        for name, value in module.named_parameters(recurse=False):
-            noise = torch.randn(value.shape, generator=g)
-            if isinstance(module, torch.nn.LayerNorm):
-                value.copy_(0.3 * noise + (1 if name == "weight" else 0))
-            elif value.dim() == 2:
-                value.copy_(noise / value.shape[1] ** 0.5)
-            else:
-                value.copy_(0.3 * noise)
-    return network
-
-
-@pytest.fixture
-def tiny_config():
-    return tiny
-
-
-@pytest.fixture
-def random_network():
-    return randomised
+from ontick.policy import Checkpoint, Normaliser, TransformerConfig
 
 
 @pytest.fixture(scope="session")
@@ -46,18 +14,18 @@ def stock():
 
 
 @pytest.fixture
-def random_checkpoint():
+def random_checkpoint(tiny_config, random_network):
     """A checkpoint of a random network and a normaliser that moves and scales every dimension."""
 
     def make(config: TransformerConfig | None = None, seed: int = 0, about: dict | None = None) -> Checkpoint:
-        config = config or tiny()
+        config = config or tiny_config()
         rng = np.random.default_rng(seed)
         centre = {"obs": rng.normal(size=config.observation_dim), "action": rng.normal(size=config.action_dim)}
         normaliser = Normaliser.fit(
             centre["obs"] + rng.uniform(-2, 2, (50, config.observation_dim)),
             centre["action"] + rng.uniform(-3, 3, (50, config.action_dim)),
         )
-        return Checkpoint(randomised(config, seed), normaliser, about or {})
+        return Checkpoint(random_network(config, seed), normaliser, about or {})
 
     return make
 
