@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Affine, Anatomy, Block, Denoiser, Layer, Prediction, Rows
+from ..diffusion import Affine, Anatomy, Asked, Block, Denoiser, Layer
 from .linears import Linear, Normed, normed_linear
 
 
@@ -95,16 +95,16 @@ class ExactDecoder(nn.Module, Denoiser):
             return (tokens,)
         return tuple(tensor for tensor in self._typed(self._part(tokens, 1)) if tensor is not None)
 
-    def predict(self, x: Tensor, label: Tensor, context: tuple[Tensor, ...], rows: Rows | None = None) -> Prediction:
-        """x: [B, T, D]; label: [B, T]; context: from `prepare`; where rows.step is given the label is not read."""
-        memory = self.memory(label, context, None if rows is None else rows.step)
-        x = self.embed(x.to(self.positions.dtype)) + self.positions
-        for block in self.blocks():
-            x = x + block.branch(x, memory)
-        return Prediction(self.head(x))
+    def enter(self, x: Tensor, asked: Asked) -> Tensor:
+        """x: [B, T, D] -> [B, T, E]."""
+        return self.embed(x.to(self.positions.dtype)) + self.positions
 
-    def forward(self, x: Tensor, label: Tensor, *context: Tensor) -> Tensor:
-        return self.predict(x, label, context).x
+    def tell(self, asked: Asked) -> Memory:
+        """asked.label: [B, T], not read where asked.rows.step is given; asked.context: from `prepare`."""
+        return self.memory(asked.label, asked.context, None if asked.rows is None else asked.rows.step)
+
+    def leave(self, h: Tensor, asked: Asked) -> Tensor:
+        return self.head(h)
 
     def blocks(self) -> list[Block]:
         """Three residual branches a layer, in order, each told the call's `Memory`."""

@@ -8,7 +8,7 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
     chunk = run_chunk(program, program.prepare(obs), seed, birth)     # [B, 16, action_dim]
 """
 
-from .contracts import Affine, Anatomy, Block, Denoiser, Layer, Prediction, Rows
+from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
 from .executors import Eager, Executor, Start, begin, run_chunk, run_stream, unroll
 from .grids import Grid
 from .noise import keyed_normal
@@ -22,6 +22,7 @@ from .steps import History, solver_step
 __all__ = [
     "Affine",
     "Anatomy",
+    "Asked",
     "Block",
     "Denoiser",
     "Eager",

@@ -31,8 +31,19 @@ class Rows(NamedTuple):
     step: int | Tensor | None = None
 
 
+class Asked(NamedTuple):
+    """What one network call is asked beside x: label [B, N], the context from `prepare`, rows."""
+
+    label: Tensor
+    context: Any
+    rows: Rows | None = None
+
+
 class Denoiser(ABC):
     """A network that the engine can run.
+
+    It writes `predict`; or, where it is a residual stream, the parts of one, so that accelerators can see and skip its
+    branches: `predict` then is leave(h) after h = enter(x) and h = h + branch(h, told) for each of its blocks.
 
     levels      "sample": one level a lane, so plans that mix levels are refused; "position": a level a position
     prediction  "epsilon", "sample", "v" or "velocity"
@@ -51,15 +62,31 @@ class Denoiser(ABC):
     def prepare(self, obs: Tensor) -> Any:
         """Everything that does not depend on the level, once an observation or prompt. Its result is read only."""
 
-    @abstractmethod
-    def predict(self, x: Tensor, label: Tensor, context: Any, rows: Rows) -> Prediction:
+    def predict(self, x: Tensor, label: Tensor, context: Any, rows: Rows | None = None) -> Prediction:
         """x: [B, N, D...]; label: [B, N] float32, the grid's label of each position's level ("sample" denoisers may
-        read any column). Must be a pure function: equal arguments, equal result, at a fixed batch width whatever
-        the other lanes hold."""
+        read any column); rows: always given by the engine. Must be a pure function: equal arguments, equal result, at
+        a fixed batch width whatever the other lanes hold."""
+        asked = Asked(label, context, rows)
+        h, told = self.enter(x, asked), self.tell(asked)
+        for block in self.blocks():
+            h = h + block.branch(h, told)
+        return Prediction(self.leave(h, asked))
 
     def blocks(self) -> list["Block"]:
         """The residual branches in order, so that accelerators can see them; empty where a network lists none."""
         return []
+
+    def enter(self, x: Tensor, asked: Asked) -> Tensor:
+        """[B, N, D...] -> the residual stream [B, N, E] before the first block."""
+        raise NotImplementedError(f"{type(self).__name__} writes neither predict nor enter")
+
+    def tell(self, asked: Asked) -> Any:
+        """What all blocks of this call are told; a tuple of tensors, or nested ones, where a compiler shall take it."""
+        raise NotImplementedError(f"{type(self).__name__} lists blocks and does not tell them anything")
+
+    def leave(self, h: Tensor, asked: Asked) -> Tensor:
+        """The residual stream after the last block -> the network's output [B, N, D...]."""
+        raise NotImplementedError(f"{type(self).__name__} lists blocks and does not leave the stream")
 
     def anatomy(self) -> "Anatomy | None":
         """The weights of a pre-norm transformer decoder, so that accelerators can rewrite it; None for others."""
@@ -68,7 +95,7 @@ class Denoiser(ABC):
 
 @dataclass(frozen=True)
 class Block:
-    """One residual branch: x <- x + branch(x, context).
+    """One residual branch: h <- h + branch(h, told), told what `Denoiser.tell` gave.
 
     kind: "self_attention", "cross_attention" or "feed_forward"; layer counts from 0.
     """

@@ -12,14 +12,13 @@ Legend: B lanes, T action rows, To observation steps, S = 1 + To memory tokens, 
 """
 
 import math
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Affine, Anatomy, Block, Denoiser, Layer, Prediction, Rows, Schedule, schedule
+from ..diffusion import Affine, Anatomy, Asked, Block, Denoiser, Layer, Schedule, schedule
 from .config import TransformerConfig
 
 
@@ -75,8 +74,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(c.width, c.heads, c.p_drop_attn) for _ in range(c.layers))
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What the blocks of one call attend to. memory: [B, S, E]; masks: [T, T] and [T, S], or None."""
 
     memory: Tensor
@@ -161,21 +159,25 @@ class TransformerForDiffusion(nn.Module, Denoiser):
         tokens = self.drop(self.cond_obs_emb(obs) + self.cond_pos_emb[:, 1:])
         return tokens if self.config.n_cond_layers else self.encoder(tokens)
 
-    def predict(self, x: Tensor, label: Tensor, context: Tensor, rows: Rows | None = None) -> Prediction:
-        """x: [B, T', Da] with T' <= T; label: [B, T'], equal along each sample; context: from `prepare`."""
-        memory = self._memory(label[:, 0], context)
-        T = x.shape[1]
-        masks = (self.mask[:T, :T], self.memory_mask[:T]) if self.config.causal else (None, None)  # type: ignore[index]
-        ctx = Context(memory, *masks)
-        x = self.drop(self.input_emb(x) + self.pos_emb[:, :T])
-        for block in self.blocks():
-            x = x + block.branch(x, ctx)
-        return Prediction(self.head(self.ln_f(x)))
+    def enter(self, x: Tensor, asked: Asked) -> Tensor:
+        """x: [B, T', Da] with T' <= T -> [B, T', E]."""
+        return self.drop(self.input_emb(x) + self.pos_emb[:, : x.shape[1]])
+
+    def tell(self, asked: Asked) -> "Context":
+        """asked.label: [B, T'], equal along each sample; asked.context: from `prepare`."""
+        T = asked.label.shape[1]
+        memory = self._memory(asked.label[:, 0], asked.context)
+        if not self.config.causal:
+            return Context(memory, None, None)
+        return Context(memory, self.mask[:T, :T], self.memory_mask[:T])  # type: ignore[index]
+
+    def leave(self, h: Tensor, asked: Asked) -> Tensor:
+        return self.head(self.ln_f(h))
 
     def forward(self, x: Tensor, label: Tensor | float, obs: Tensor) -> Tensor:
         """x: [B, T, Da]; label: scalar or [B]; obs: [B, To, Do] -> [B, T, Da]. The whole network, for training."""
         label = torch.as_tensor(label, dtype=torch.float32, device=x.device).expand(len(x))
-        return self.predict(x, label[:, None], self.prepare(obs)).x
+        return self.predict(x, label[:, None].expand(x.shape[:2]), self.prepare(obs)).x
 
     def _memory(self, label: Tensor, context: Tensor) -> Tensor:
         """[B, S, E]: the time token in front of the observation tokens."""
