@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..diffusion import Plan
-from ..errors import InputError
-from ..files import write_whole
+from ...diffusion import Plan
+from ...errors import InputError
+from ...files import write_whole
 
 FORMAT = "ontick-cache-schedule-1"
 
