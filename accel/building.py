@@ -33,7 +33,7 @@ def build(
     `diffusion.build`'s program. Raises InputError with the reason where anything cannot be done.
     """
     program = build_plain(denoiser, plan.plain(), shape, positions)
-    use = Use(tail=tail, device=str(device or _device_of(denoiser)))
+    use = Use(tail=tail, device=str(device or _device_of(denoiser)), given=denoiser)
     chosen = sorted(
         ((find_accelerator(name), settings) for name, settings in plan.accelerators.items()),
         key=lambda pair: pair[0].name,
@@ -51,7 +51,7 @@ def build(
 
 def _rewritten(program: Program, accelerator: Accelerator, settings: Mapping[str, Any], use: Use) -> Program:
     name = accelerator.name
-    if not program.moves_together:
+    if not (program.moves_together or accelerator.staggered):
         raise InputError(
             f"plan {program.plan.name!r}: {name} rewrites chunks whose positions move together; this plan has "
             f"stagger {program.plan.stagger} and view {program.plan.view}; leave {name} out, or use stagger 0, view all"

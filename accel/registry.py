@@ -3,11 +3,12 @@
 from importlib.metadata import entry_points
 
 from ..errors import InputError
+from .caching.cached import Cache
 from .contracts import Accelerator
 from .exact import Exact
 
 GROUP = "ontick.accelerators"
-OWN: tuple[type[Accelerator], ...] = (Exact,)
+OWN: tuple[type[Accelerator], ...] = (Cache, Exact)
 
 
 def accelerator_names() -> list[str]:

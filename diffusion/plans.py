@@ -5,8 +5,10 @@
     solver: ddim
     stagger: 0
 
-The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; other names are
-presets in configs/plans; anything else is a YAML file.
+The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule. uniform-M,
+uniform-last-M, bac-M and global-M are DDPM-100 on the exact stack with cached blocks, and bac-M-ddim-K the same on
+another sampler; exact-ddim-K is the exact stack alone. Other names are presets in configs/plans; anything else is a
+YAML file.
 """
 
 import dataclasses
@@ -30,6 +32,9 @@ PRECISIONS = ("fp32", "tf32", "bf16", "int8")
 BACKENDS = ("eager", "best", "compile", "cudagraph", "openvino")
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "plans"
 NAMED_SPACING = {"ddpm": "leading", "ddim": "leading", "dpmpp": "logsnr", "unipc": "logsnr"}
+SAMPLER = rf"({'|'.join(NAMED_SPACING)})-(\d+)"
+UNCALIBRATED, CALIBRATED = ("uniform", "uniform-last"), ("bac", "global")
+CACHED = rf"({'|'.join((*UNCALIBRATED, *CALIBRATED))})-(\d+)(?:-({SAMPLER}))?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +136,25 @@ class Plan:
 
 
 def named_plan(name: str) -> Plan | None:
-    """ddpm-K, ddim-K, dpmpp-K, unipc-K; None for any other name."""
-    match = re.fullmatch(rf"({'|'.join(NAMED_SPACING)})-(\d+)", name)
-    if not match:
-        return None
-    solver, steps = match[1], int(match[2])
-    return Plan(name=name, grid=GridSpec(steps=steps, spacing=NAMED_SPACING[solver]), solver=solver)
+    """A plan whose name says all (see the module's docstring); None for any other name."""
+    if match := re.fullmatch(SAMPLER, name):
+        solver, steps = match[1], int(match[2])
+        return Plan(name=name, grid=GridSpec(steps=steps, spacing=NAMED_SPACING[solver]), solver=solver)
+    if match := re.fullmatch(f"exact-({SAMPLER})", name):
+        return _accelerated(name, match[1], {"exact": {}})
+    if match := re.fullmatch(CACHED, name):
+        scheduler, refreshes, sampler = match[1], int(match[2]), match[3] or "ddpm-100"
+        settings = {"schedule": name}
+        if scheduler in UNCALIBRATED:
+            settings = {"scheduler": scheduler, "refreshes": refreshes}
+        return _accelerated(name, sampler, {"exact": {}, "cache": settings})
+    return None
+
+
+def _accelerated(name: str, sampler: str, accelerators: dict[str, Any]) -> Plan:
+    plan = named_plan(sampler)
+    assert plan is not None, "the pattern has checked this"
+    return dataclasses.replace(plan, name=name, accelerators=accelerators, backend="best")
 
 
 def load_plan(name_or_file: str) -> Plan:
@@ -149,7 +167,9 @@ def load_plan(name_or_file: str) -> Plan:
     path = Path(name_or_file)
     if not name_or_file.endswith((".yaml", ".yml")):
         if name_or_file not in plan_names():
-            known = ", ".join([*(f"{solver}-K" for solver in NAMED_SPACING), *plan_names()])
+            named = [f"{solver}-K" for solver in NAMED_SPACING]
+            named += ["exact-ddim-K", *(f"{scheduler}-M" for scheduler in (*UNCALIBRATED, *CALIBRATED))]
+            known = ", ".join([*named, *plan_names()])
             raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
         path = PRESETS / f"{name_or_file}.yaml"
     if not path.is_file():

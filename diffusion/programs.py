@@ -10,7 +10,8 @@ step per moving position, hands out what reached clean and gives birth at the ta
 tensors, so no branch depends on data; lanes may be at different ticks and are reset one by one.
 
 A finite program keeps one row a position. An endless one keeps a ring: a row holds the position ids that are equal
-modulo its length, and everything a solver remembers sits in that row and is cleared by the next birth.
+modulo its length, and everything a solver or an accelerator remembers of a position sits in that row and is cleared
+by the next birth.
 
 Legend: B lanes, R rows, D... the shape of one position.
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .births import born
-from .contracts import Denoiser, Rows
+from .contracts import Asked, Denoiser, Rows
 from .grids import Grid
 from .noise import keyed_normal
 from .plans import Plan
@@ -47,16 +48,19 @@ if TYPE_CHECKING:
     from .executors import Executor
 
 Look = Callable[[Tensor, int, Any, Tensor, Any], tuple[Tensor, Any]]
+TickLook = Callable[[Tensor, Asked, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 class State(NamedTuple):
-    """x and history: [B, R, D...]; tick, seed, birth: [B] int64 on the host."""
+    """x and history: [B, R, D...]; tick, seed, birth: [B] int64 on the host; carry: [B, R, ...], what an accelerator
+    keeps of each position, or None."""
 
     x: Tensor
     history: History
     tick: Tensor
     seed: Tensor
     birth: Tensor
+    carry: Tensor | None = None
 
 
 class Inputs(NamedTuple):
@@ -85,7 +89,11 @@ class Program:
               None: the network's output. An accelerator that skips calls wraps `look` and keeps what it needs in
               `carry`, which is None when a chunk begins, so that nothing outlives a chunk. `step` is a Python number,
               so no branch depends on data.
+    ticked    (x, asked, tick, carry) -> (output, carry): what a tick's one call asks, where the view is `all`; None:
+              the network's output. x, output [B, R, D...] and carry [B, R, ...] in position order, tick [B] on the
+              host; carry is what the tick before gave for the same positions, None where it gave nothing
     skipped   network calls of a chunk that a rewritten look leaves out
+    refreshes how often a residual branch is computed in a chunk, the mean over blocks; None: at every call
     executor  runs the unrolled chunk; None: eagerly
     """
 
@@ -102,7 +110,9 @@ class Program:
     uniform: list[Coefficients]
     stacked: Tensor  # [S + 1, 18] float32, the same for levels that differ
     rewritten: Look | None = None
+    ticked: TickLook | None = None
     skipped: int = 0
+    refreshes: float | None = None
     executor: "Executor | None" = None
 
     @property
@@ -179,7 +189,8 @@ class Program:
 
         history = History(*(pick(o, n) for o, n in zip(state.history, fresh.history, strict=True)))
         x, *keys = (pick(o, n) for o, n in zip(_tensors(state), _tensors(fresh), strict=True))
-        return State(x, history, *keys)  # type: ignore[arg-type]
+        carry = pick(_or_zeros(state.carry, fresh.carry), _or_zeros(fresh.carry, state.carry))
+        return State(x, history, *keys, carry)  # type: ignore[arg-type]
 
     def tick(self, state: State, inputs: Inputs) -> tuple[State, Outputs]:
         """One tick of all lanes, each at its own place on the staircase."""
@@ -188,7 +199,7 @@ class Program:
         level = self.level(state.tick, index)
         target = self.level(state.tick + 1, index)
         moves = level != target
-        out = self._look(x, index, level, inputs)
+        out, carry = self._look(state, index, level, inputs)
         z = None
         if self.table.uses(Z):
             z = self.noise(state.seed, state.birth, index, target, device)
@@ -198,7 +209,7 @@ class Program:
         x = torch.where(mask, after, x)
         history = History(*(_where(mask, n, o) for n, o in zip(history, state.history, strict=True)))
         outputs = Outputs(x, index, moves & (target == 0))
-        state = State(x, history, state.tick + 1, state.seed, state.birth)
+        state = State(x, history, state.tick + 1, state.seed, state.birth, carry)
         return (self._give_birth(state, index, inputs.guess) if self.endless else state), outputs
 
     def _plain_look(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
@@ -208,21 +219,30 @@ class Program:
 
     # -- parts of a tick -----------------------------------------------------------------------------------------
 
-    def _look(self, x: Tensor, index: Tensor, level: Tensor, inputs: Inputs) -> Tensor:
-        """[B, R, D...] network output, computed view by view in position order and laid back into rows."""
-        device = x.device
+    def _look(self, state: State, index: Tensor, level: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """[B, R, D...] network output, computed view by view in position order and laid back into rows; and the carry,
+        which is shown in position order and laid back as well."""
+        x, carry, device = state.x, state.carry, state.x.device
         label = torch.from_numpy(self.grid.label).float()[level].to(device)
         order = index.argsort(1)
         rows = torch.arange(len(x))[:, None]
         seen, label, ids = x[rows, order], label[rows, order], index[rows, order]
+        carry = None if carry is None else carry[rows, order]
         out = torch.zeros_like(x)
         conditioning = None if inputs.conditioning is None else inputs.conditioning[rows, order]
         for call in self.views:
             see, keep = slice(call.start, call.stop), slice(call.keep, call.stop)
             told = Rows(ids[:, see].to(device), None if conditioning is None else conditioning[:, see], inputs.state)
-            result = self.denoiser.predict(seen[:, see], label[:, see], inputs.context, told).x.float()
+            asked = Asked(label[:, see], inputs.context, told)
+            result, carry = self._ask(seen[:, see], asked, state.tick, carry)
             out[rows, order[:, keep]] = result[:, call.keep - call.start :]
-        return out
+        return out, None if carry is None else carry[rows, order.argsort(1)]
+
+    def _ask(self, x: Tensor, asked: Asked, tick: Tensor, carry: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """One call. A plain one drops the carry, which would be out of date after it."""
+        if self.ticked is not None:
+            return self.ticked(x, asked, tick, carry)
+        return self.denoiser.predict(x, *asked).x.float(), None
 
     def _birth(self, seed: Tensor, birth: Tensor, index: Tensor, guess: Tensor | None, device) -> Tensor:
         entry = torch.full_like(index, self.grid.steps)
@@ -230,12 +250,13 @@ class Program:
         return born(self.plan.birth, z, guess, float(self.grid.alpha[-1]), float(self.grid.sigma[-1]))
 
     def _give_birth(self, state: State, old: Tensor, guess: Tensor | None) -> State:
-        """Rows whose position left the ring take the next id: a birth, with an empty history."""
+        """Rows whose position left the ring take the next id: a birth, with an empty history and nothing carried."""
         index = self.index(state.tick)
-        mask = _spread(index != old, state.x).to(state.x.device)
+        reborn = (index != old).to(state.x.device)
+        mask = _spread(reborn, state.x)
         fresh = self._birth(state.seed, state.birth, index, guess, state.x.device)
-        history = History(*(None if h is None else torch.where(mask, torch.zeros_like(h), h) for h in state.history))
-        return state._replace(x=torch.where(mask, fresh, state.x), history=history)
+        history = History(*(_cleared(reborn, h) for h in state.history))
+        return state._replace(x=torch.where(mask, fresh, state.x), history=history, carry=_cleared(reborn, state.carry))
 
 
 def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int | None) -> Program:
@@ -294,6 +315,16 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
 
 def _tensors(state: State) -> tuple[Tensor, ...]:
     return (state.x, state.tick, state.seed, state.birth)
+
+
+def _or_zeros(carry: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """`carry`; zeros where a state has none because it has not ticked yet, and the other has one."""
+    return torch.zeros_like(other) if carry is None and other is not None else carry
+
+
+def _cleared(rows: Tensor, held: Tensor | None) -> Tensor | None:
+    """[B, R, ...] with the rows of the mask [B, R] zero."""
+    return None if held is None else torch.where(_spread(rows, held), torch.zeros_like(held), held)
 
 
 def _where(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:

@@ -3,21 +3,29 @@
 eager      plain torch; anywhere
 compile    torch.compile of one step; on CUDA the whole chunk is then one graph
 cudagraph  eager kernels, the whole chunk as one CUDA graph
-openvino   one step as an OpenVINO model; CPU
+openvino   one step as an OpenVINO model; a chunk of cached blocks or of few steps as one; CPU
 best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan
 """
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 
-from ...diffusion import Denoiser, Eager, Program
+import numpy as np
+
+from ...diffusion import Denoiser, Eager, Executor, Program
 from ...errors import InputError
+from ..caching.cached import CachedLook
+from ..caching.line import Step, straight_line
 from ..contracts import Use
 from ..exact_network import ExactDecoder
 from .compiled import Compiled
 from .cuda_graph import CudaGraph
 from .openvino import OpenVino
+from .openvino_chunk import OpenVinoChunk
 from .tensor_float32 import TensorFloat32
+
+ONE_MODEL = 1000  # branches of a chunk: more would compile for longer than they save
 
 
 def backend_for(program: Program, use: Use) -> Program:
@@ -35,13 +43,15 @@ def backend_for(program: Program, use: Use) -> Program:
         raise InputError(f"{refuse} is for the CPU, and this runs on {use.device}; use best, which finds another")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
         raise InputError(f'{refuse} needs the package openvino: pip install "ontick[openvino]", or use best')
-    if name in ("openvino", "compile") and program.rewritten is not None:
+    if name in ("openvino", "compile") and not (program.rewritten is None or _line_of(program)):
         raise InputError(f"{refuse} runs one graph at every step, and an accelerator changes the steps; use eager")
+    if name == "cudagraph" and getattr(program.rewritten, "dynamic", False):
+        raise InputError(f"{refuse} records what is done, and an accelerator decides it while it runs; use eager")
     if program.executor is not None and not program.executor.noise_first and name != "eager":
         raise InputError(f"{refuse} takes all noise before the loop; leave the switch noise on")
     if name == "openvino" and plan.precision == "bf16" and not _tables_time(program.denoiser):
         raise InputError(f"{refuse} would compute the time token in bf16; leave the switch time_table of exact on")
-    executor = {"eager": _eager, "compile": Compiled, "cudagraph": CudaGraph, "openvino": OpenVino}[name](program)
+    executor = {"eager": _eager, "compile": Compiled, "cudagraph": CudaGraph, "openvino": _openvino}[name](program)
     if plan.precision == "tf32":
         executor = TensorFloat32(executor)
     return dataclasses.replace(program, executor=executor)
@@ -52,8 +62,24 @@ def _best(program: Program, cuda: bool) -> str:
     if late_noise or not program.moves_together:
         return "eager"
     if cuda:
-        return "cudagraph"
-    return "openvino" if program.rewritten is None and importlib.util.find_spec("openvino") else "eager"
+        return "eager" if getattr(program.rewritten, "dynamic", False) else "cudagraph"
+    runs = program.rewritten is None or _line_of(program) is not None
+    return "openvino" if runs and importlib.util.find_spec("openvino") else "eager"
+
+
+def _openvino(program: Program) -> Executor:
+    line = _line_of(program)
+    return OpenVino(program) if line is None else OpenVinoChunk(program, line)
+
+
+def _line_of(program: Program) -> Sequence[Step] | None:
+    """What a chunk as one model does at each step, where it can be one: cached blocks, or few branches."""
+    if isinstance(program.rewritten, CachedLook):
+        return program.rewritten.line
+    branches = len(program.denoiser.blocks()) * program.grid.steps
+    if program.rewritten is not None or not 0 < branches <= ONE_MODEL:
+        return None
+    return straight_line(np.ones((len(program.denoiser.blocks()), program.grid.steps), bool))
 
 
 def _tables_time(denoiser: Denoiser) -> bool:

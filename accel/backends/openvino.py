@@ -46,30 +46,14 @@ class _Model:
     def __init__(self, program: Program, start: Start, levels: Levels, precision: str) -> None:
         import openvino
 
-        if precision == "bf16":  # a hint of the compiler; what it converts is fp32
-            assert isinstance(program.denoiser, ExactDecoder), "at_precision has checked this"
-            program = dataclasses.replace(program, denoiser=program.denoiser.at_precision("fp32"))
+        program = to_convert(program)
         self._buffers = [_buffer(tensor) for tensor in step_inputs(program, start, levels)]
         self._place, self._vector = levels.place.numpy(), levels.vector.numpy()
         with torch.no_grad():
             example = tuple(torch.from_numpy(buffer.copy()) for buffer in self._buffers)
             model = openvino.convert_model(Step(program, start.context), example_input=example)
         model.reshape({i: list(buffer.shape) for i, buffer in enumerate(self._buffers)})
-        compiled = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": HINTS[precision],
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # int8 is of the weights alone, activations stay
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
-        granted = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if granted != HINTS[precision]:
-            wanted = f"precision {precision} was wanted and OpenVINO runs {granted} on this CPU"
-            raise InputError(f"{wanted}; use another precision, or backend eager")
+        compiled = compiled_model(model, precision)
         self._request = compiled.create_infer_request()
         for i, buffer in enumerate(self._buffers):
             self._request.set_input_tensor(i, openvino.Tensor(buffer, shared_memory=True))
@@ -95,6 +79,36 @@ class _Model:
             for buffer, out in zip([self._buffers[0], *memory], outputs, strict=True):
                 buffer[...] = out
         return torch.from_numpy(self._outputs[0].copy())
+
+
+def to_convert(program: Program) -> Program:
+    """bf16 is a hint of the compiler; what it converts is fp32."""
+    if program.plan.precision != "bf16":
+        return program
+    assert isinstance(program.denoiser, ExactDecoder), "at_precision has checked this"
+    return dataclasses.replace(program, denoiser=program.denoiser.at_precision("fp32"))
+
+
+def compiled_model(model: Any, precision: str) -> Any:
+    """Compiled for the CPU at exactly this precision. Raises InputError where the CPU does not grant it."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # int8 is of the weights alone, activations stay
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    granted = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if granted != HINTS[precision]:
+        wanted = f"precision {precision} was wanted and OpenVINO runs {granted} on this CPU"
+        raise InputError(f"{wanted}; use another precision, or backend eager")
+    return compiled
 
 
 def _buffer(tensor: Tensor) -> np.ndarray:

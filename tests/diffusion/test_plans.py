@@ -35,7 +35,6 @@ def test_plans_survive_yaml(tmp_path):
     ("name", "solver", "steps", "precision"),
     [
         ("exact", "ddpm", 100, "fp32"),
-        ("exact-ddim-10", "ddim", 10, "fp32"),
         ("bf16", "ddpm", 100, "bf16"),
         ("int8", "ddpm", 100, "int8"),
     ],
@@ -48,6 +47,30 @@ def test_presets_are_named_samplers_on_the_best_backend(tmp_path, name, solver, 
     assert (plan.accelerators, plan.precision, plan.backend) == ({"exact": {}}, precision, "best")
     save_plan(plan, tmp_path / "plan.yaml")
     assert load_plan(str(tmp_path / "plan.yaml")) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "accelerators"),
+    [
+        ("exact-ddim-7", "ddim-7", {"exact": {}}),
+        ("exact-dpmpp-8", "dpmpp-8", {"exact": {}}),
+        ("uniform-10", "ddpm-100", {"exact": {}, "cache": {"scheduler": "uniform", "refreshes": 10}}),
+        ("uniform-last-5", "ddpm-100", {"exact": {}, "cache": {"scheduler": "uniform-last", "refreshes": 5}}),
+        ("bac-10", "ddpm-100", {"exact": {}, "cache": {"schedule": "bac-10"}}),
+        ("global-4-ddim-20", "ddim-20", {"exact": {}, "cache": {"schedule": "global-4-ddim-20"}}),
+    ],
+)
+def test_names_of_accelerated_plans_say_sampler_and_accelerators(tmp_path, name, sampler, accelerators):
+    plan, plain = load_plan(name), load_plan(sampler)
+    assert (plan.grid, plan.solver, plan.eta) == (plain.grid, plain.solver, plain.eta)
+    assert (plan.name, plan.accelerators, plan.backend) == (name, accelerators, "best")
+    save_plan(plan, tmp_path / "plan.yaml")
+    assert load_plan(str(tmp_path / "plan.yaml")) == plan
+
+
+@pytest.mark.parametrize("name", ["bac", "bac-", "bac-10-ddim", "bac-10-exact", "exact-", "uniform-last", "last-3"])
+def test_no_other_name_is_taken_for_one(name):
+    assert named_plan(name) is None
 
 
 @pytest.mark.parametrize(
