@@ -4,8 +4,20 @@ program = accel.build(denoiser, load_plan("exact"), shape=(action_dim,), positio
 chunk = run_chunk(program, program.prepare(obs), seed, birth)
 """
 
+from .attach import Attachment, attach, record
 from .building import build
 from .contracts import Accelerator, Stage, Use
 from .registry import GROUP, accelerator_names, find_accelerator
 
-__all__ = ["GROUP", "Accelerator", "Stage", "Use", "accelerator_names", "build", "find_accelerator"]
+__all__ = [
+    "GROUP",
+    "Accelerator",
+    "Attachment",
+    "Stage",
+    "Use",
+    "accelerator_names",
+    "attach",
+    "build",
+    "find_accelerator",
+    "record",
+]

@@ -5,13 +5,14 @@
     attachment.detach()
 
 Residual branches are found in torch's transformer layers (the methods _sa_block, _mha_block, _ff_block) and in blocks
-with an attention and a feed-forward child, as diffusers' are (attn1, attn2, ff); or they are the modules that the caller
-names. At the k-th forward of the model a branch is computed, or what it gave last is given once more. K forwards are a
-chunk; then the cache is empty again.
+with an attention and a feed-forward child, as diffusers' are (attn1, attn2, ff); or they are the modules that the
+caller names. At the k-th forward of the model a branch is computed, or what it gave last is given once more. K forwards
+are a chunk; then the cache is empty again.
 
 What stands between branches is computed at every forward: norms, embeddings, and a gate that multiplies a branch's
 output afterwards, so that a fresh gate meets the cached output, as in FORA (arXiv 2407.01425). A post-norm layer is
-cached likewise: its norm, after the addition, is fresh.
+cached likewise: its norm, after the addition, is fresh. torch's fused encoder layer is not used while attached: all
+steps computed are the bits of its unfused one.
 
 Legend: b blocks, K forwards of a chunk, B lanes.
 """
@@ -233,16 +234,17 @@ class Attachment:
         like, computed = _likeness(args, kwargs), bool(self.refresh[self._row[name], self._k])
         if self._k and like != self._cache[name][0]:
             raise InputError(
-                f"{name}: forward {self._k + 1} of {self.refresh.shape[1]} got {_told(like)}, and this chunk began with "
-                f"{_told(self._cache[name][0])}; call reset() before another batch"
+                f"{name}: forward {self._k + 1} of {self.refresh.shape[1]} got {_told(like)}, and this chunk began "
+                f"with {_told(self._cache[name][0])}; call reset() before another batch"
             )
         self._called[name] = computed
         if computed:
             out = branch(*args, **kwargs)
             if any(tensor.requires_grad for tensor in _tensors(out)):
                 raise InputError(f"{name} was run with gradients, which a cache would keep; use torch.inference_mode()")
-            self._cache[name] = (like, out)
-        return self._cache[name][1]
+            self._cache[name] = (like, _copied(name, out))
+            return out
+        return _copied(name, self._cache[name][1])
 
     def _end(self) -> None:
         called, self._called = self._called or {}, None
@@ -293,7 +295,8 @@ def _uniform(plan: Plan, blocks: int) -> np.ndarray:
     settings = plan.accelerators.get("cache")
     if settings is None:
         raise InputError(
-            f"plan {plan.name!r} caches nothing; wanted one that does, as uniform-last-10, or schedule=load_schedule(file)"
+            f"plan {plan.name!r} caches nothing; wanted one that does, as uniform-last-10, "
+            "or schedule=load_schedule(file)"
         )
     if set(settings) != {"scheduler", "refreshes"} or settings["scheduler"] not in SCHEDULERS:
         raise InputError(
@@ -360,6 +363,15 @@ def _tensors(value: Any) -> list[Tensor]:
     """The tensors of an output: one, or a tuple of them."""
     parts = value if isinstance(value, tuple | list) else (value,)
     return [part for part in parts if isinstance(part, Tensor)]
+
+
+def _copied(name: str, value: Any) -> Any:
+    """An output of its own, which the model may change in place."""
+    if type(value) in (tuple, list):
+        return type(value)(_copied(name, part) for part in value)
+    if value is None or isinstance(value, Tensor):
+        return None if value is None else value.clone()
+    raise InputError(f"{name} gives {type(value).__name__}, wanted tensors or a tuple of them; leave it out (blocks)")
 
 
 def _likeness(args: tuple, kwargs: dict[str, Any]) -> tuple | None:

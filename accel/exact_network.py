@@ -122,6 +122,18 @@ class ExactDecoder(nn.Module, Denoiser):
             own += [self._cross.kv, self._cross.kv_bias]
         return sum(t.numel() * t.element_size() for t in own)
 
+    def branch_bytes(self) -> list[int]:
+        """Those of each block: its weights, and of folded cross-attention one level of its table."""
+        sizes = []
+        for i, layer in enumerate(cast(_Layer, layer) for layer in self.layers):
+            fold = [t[0, i] for t in (self.time_key, self.time_value, self.time_bias) if t is not None]
+            cross = fold if self.rewrites.fold else [*layer.query.buffers(), *layer.cross_out.buffers()]
+            parts = ([layer.self_in, layer.self_out], cross, [layer.up, layer.down])
+            for part in parts:
+                tensors = [t for p in part for t in (p.buffers() if isinstance(p, nn.Module) else [p])]
+                sizes.append(sum(t.numel() * t.element_size() for t in tensors))
+        return sizes
+
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def memory(self, label: Tensor, context: tuple[Tensor, ...], step: int | Tensor | None) -> Memory:

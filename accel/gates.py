@@ -71,8 +71,8 @@ class Gate:
 
 
 class Factors(NamedTuple):
-    """Finite differences at each lane's last whole step: probe, whole [order + 1, B, N, E] float32, of what the first
-    layer and the whole network add to the stream; at: [B], that step."""
+    """Finite differences at each lane's last whole step: probe, whole [order + 1, B, N, E] float32, of the stream after
+    the first layer and after the last; at: [B], that step."""
 
     probe: Tensor
     whole: Tensor
@@ -93,43 +93,45 @@ class TaylorGate(Gate):
     def __call__(
         self, x: Tensor, step: int, context: Any, index: Tensor, carry: Factors | None
     ) -> tuple[Tensor, Factors | None]:
-        """x: [B, N, D...] -> the network's output, or what is left of its forecast."""
+        """x: [B, N, D...] -> the network's output, from the stream or from its forecast."""
         label = x.new_full(x.shape[:2], float(self._label[step]), dtype=torch.float32)
         asked = Asked(label, context, Rows(index, step=step))
-        entered, told = self._denoiser.enter(x, asked), self._denoiser.tell(asked)
-        h = _through(self._first, entered, told)
+        told = self._denoiser.tell(asked)
+        h = _through(self._first, self._denoiser.enter(x, asked), told)
         if self._forced(step):
             self.counts.calls += 1
-            h, carry = self._whole(entered, h, told, step, carry)
+            h, carry = self._whole(h, told, step, carry)
         else:
             assert carry is not None, "the first step is whole"
-            h, carry = self._gated(entered, h, told, step, carry)
+            h, carry = self._gated(h, told, step, carry)
         return self._denoiser.leave(h, asked).float(), carry
 
-    def _gated(self, entered: Tensor, h: Tensor, told: Any, step: int, held: Factors) -> tuple[Tensor, Factors]:
+    def _gated(self, h: Tensor, told: Any, step: int, held: Factors) -> tuple[Tensor, Factors]:
         ahead = self._steps - step - held.at
-        skip = self._trusted((h - entered).float(), _forecast(held.probe, ahead))
-        guess = entered + _forecast(held.whole, ahead).to(entered.dtype)
+        skip = self._trusted(h.float(), _forecast(held.probe, ahead))
+        guess = _forecast(held.whole, ahead).to(h.dtype)
         if self._saved(skip):
             return guess, held
-        h, fresh = self._whole(entered, h, told, step, held)
+        h, fresh = self._whole(h, told, step, held)
         h = torch.where(_beside(skip, h), guess, h)  # a lane that skips does so whatever its neighbours need
-        kept = (torch.where(_beside(skip, new[0]), old, new) for old, new in zip(held[:2], fresh[:2], strict=True))
-        return h, Factors(*kept, torch.where(skip, held.at, fresh.at))
+        lanes = _beside(skip, held.probe[0])
+        probe = torch.where(lanes, held.probe, fresh.probe)
+        whole = torch.where(lanes, held.whole, fresh.whole)
+        return h, Factors(probe, whole, torch.where(skip, held.at, fresh.at))
 
     def _trusted(self, actual: Tensor, forecast: Tensor) -> Tensor:
         """[B] mean|forecast - actual| < threshold mean|actual|; false for NaN."""
         error, size = ((t.abs().flatten(1).mean(1)) for t in (forecast - actual, actual))
         return error < self._threshold * size
 
-    def _whole(self, entered: Tensor, h: Tensor, told: Any, step: int, held: Factors | None) -> tuple[Tensor, Factors]:
+    def _whole(self, h: Tensor, told: Any, step: int, held: Factors | None) -> tuple[Tensor, Factors]:
         """The other layers too -> the stream after the last one, and the factors of this step."""
         k = self._steps - step
         end = _through(self._rest, h, told)
         known = min(self._order, k)  # differences that the whole steps so far can give; later ones are zero
         gap = None if held is None else k - held.at
-        probe = self._differences((h - entered).float(), None if held is None else held.probe, gap, known)
-        whole = self._differences((end - entered).float(), None if held is None else held.whole, gap, known)
+        probe = self._differences(h.float(), None if held is None else held.probe, gap, known)
+        whole = self._differences(end.float(), None if held is None else held.whole, gap, known)
         return end, Factors(probe, whole, torch.full((len(h),), float(k), device=h.device))
 
     def _differences(self, value: Tensor, held: Tensor | None, gap: Tensor | None, known: int) -> Tensor:
@@ -148,10 +150,7 @@ class GatedTaylor(Accelerator):
     e = mean|forecast - actual| / mean|actual| < threshold, the forecast of the last layer is trusted as well and the
     layers between are left out. A forecast is sum_i F_i (k - k*)^i / i! up to `order`, k* being the last whole step,
     and F_0 = f(k*), F_i+1 = (F_i - F_i at the whole step before) / (steps between). The first `warmup` steps and the
-    last are whole.
-
-    One thing is not the paper's: forecast is what layers add to the stream, not the stream itself, whose other part,
-    the embedded x, is known at every step and is noisy where the solver is.
+    last are whole. Both forecasts, of the first layer's output and of the last one's, are of the same order.
     """
 
     name, stage = "gated-taylor", Stage.SCHEDULE
@@ -234,8 +233,8 @@ class ThirdOrderSkip(Accelerator):
     """Whole network calls are skipped while the sample moves smoothly (AdaptiveDiffusion, NeurIPS 2024).
 
     d_k = mean|x_k - x_k-1|. Where |(d_k + d_k-2) / 2 - d_k-1| <= threshold d_k-1 the last output is used again, at most
-    `most` times in a row; the first `first` steps and the last ask the network. Made for solvers without fresh noise:
-    with it (ddpm), d measures the noise more than the network.
+    `most` times in a row; the first `first` steps and the last ask the network. With a solver that adds fresh noise
+    (ddpm), d measures that noise as well.
     """
 
     name, stage = "third-order-skip", Stage.SCHEDULE

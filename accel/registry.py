@@ -6,9 +6,10 @@ from ..errors import InputError
 from .caching.cached import Cache
 from .contracts import Accelerator
 from .exact import Exact
+from .gates import GatedTaylor, ThirdOrderSkip
 
 GROUP = "ontick.accelerators"
-OWN: tuple[type[Accelerator], ...] = (Cache, Exact)
+OWN: tuple[type[Accelerator], ...] = (Cache, Exact, GatedTaylor, ThirdOrderSkip)
 
 
 def accelerator_names() -> list[str]:

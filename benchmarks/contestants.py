@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import accel
 from ..diffusion import Plan, Program, run_chunk
 from ..policy import TransformerForDiffusion
-from .counting import chunk_flops, flops_of, weight_bytes
+from .counting import chunk_bytes, chunk_flops, flops_of, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
 
 SEED = torch.tensor([7])
@@ -23,6 +23,8 @@ class Contestant(ABC):
     backend: str = "eager"
     precision: str = "fp32"
     calls: int
+    refreshes: float  # of a block in a chunk
+    rounds: bool = True  # whether it differs from the plain sampler by rounding alone
     sampler: str  # the plain plan of the same grid, solver and noise, by name
 
     @abstractmethod
@@ -45,6 +47,9 @@ class Ours(Contestant):
         self.name, self.precision = name, plan.precision
         self.program = accel.build(network, plan, shape, positions, device=str(device))
         self.backend, self.calls = self.program.backend, self.program.calls
+        self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
+        exact = all(accel.find_accelerator(accelerator).exact for accelerator in plan.accelerators)
+        self.rounds = exact and plan.precision == "fp32"
         self.sampler = f"{plan.solver}-{plan.grid.steps}"
 
     def answer(self, obs: Tensor, birth: int) -> Tensor:
@@ -53,8 +58,7 @@ class Ours(Contestant):
     at_noise = answer
 
     def work(self, obs: Tensor) -> dict[str, int]:
-        read = weight_bytes(self.program.denoiser) * self.calls
-        return {"flops": chunk_flops(self.program, obs), "bytes_read": read}
+        return {"flops": chunk_flops(self.program, obs), "bytes_read": chunk_bytes(self.program)}
 
 
 class Peer(Contestant):
@@ -62,7 +66,7 @@ class Peer(Contestant):
 
     def __init__(self, solver: str, steps: int, network: TransformerForDiffusion, plain: Program) -> None:
         c = network.config
-        self.sampler, self.calls = f"{solver}-{steps}", steps
+        self.sampler, self.calls, self.refreshes = f"{solver}-{steps}", steps, steps
         self.name = f"peer-{self.sampler}"
         self._solver, self._plain = solver, plain
         self._scheduler = {"ddpm": ddpm_scheduler, "ddim": ddim_scheduler}[solver](c.train_levels)

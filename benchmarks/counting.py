@@ -1,26 +1,37 @@
 """How much work a plan is, in operations, bytes and memory, and what this machine can do at best."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..diffusion import Program
+from ..accel.caching import CachedLook
+from ..accel.exact_network import ExactDecoder
+from ..diffusion import Eager, Program, run_chunk
 from ..runtime import WallClock
 
 
 def chunk_flops(program: Program, obs: Tensor) -> int:
-    """2 x multiply-adds of matrix products and attention of a chunk: `prepare` and every network call."""
+    """2 x multiply-adds of matrix products and attention of a chunk, `prepare` included."""
     seed = torch.zeros(len(obs), dtype=torch.int64)
-    state = program.start(seed, seed, device=obs.device)
-    index = program.index(state.tick).to(obs.device)
-    context = program.prepare(obs)
-    once = flops_of(lambda: program.prepare(obs))
-    return once + program.calls * flops_of(lambda: program.look(state.x, program.grid.steps, context, index, None))
+    eager = dataclasses.replace(program, executor=Eager())
+    return flops_of(lambda: run_chunk(eager, eager.prepare(obs), seed, seed, device=obs.device))
+
+
+def chunk_bytes(program: Program) -> int:
+    """Bytes of weights that a chunk reads: of the network at every call, of a cached branch where it is computed."""
+    network, look = program.denoiser, program.rewritten
+    if not (isinstance(look, CachedLook) and isinstance(network, ExactDecoder)):
+        return weight_bytes(network) * program.calls
+    branches = np.array(network.branch_bytes())
+    outside = weight_bytes(network) - int(branches.sum())
+    return outside * program.grid.steps + int(look.refresh.sum(1) @ branches)
 
 
 def flops_of(work: Callable[[], Any]) -> int:

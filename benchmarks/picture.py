@@ -8,7 +8,7 @@ PEER_COLOUR, OUR_COLOUR, FLOOR_COLOUR = "#9aa5b1", "#2f6fde", "#d1495b"
 
 def draw_bench(document: dict[str, Any], path: Path) -> None:
     """A panel a case: p50 of every row on a log axis, how much faster than the peer, bytes floor, deadline."""
-    plt = _pyplot()
+    plt = pyplot()
     cases = list(dict.fromkeys(row["case"] for row in document["rows"]))
     most = max(sum(row["case"] == case for row in document["rows"]) for case in cases)
     figure, axes = plt.subplots(1, len(cases), figsize=(7.5 * len(cases), 1.6 + 0.42 * most), squeeze=False)
@@ -41,7 +41,7 @@ def draw_bench(document: dict[str, Any], path: Path) -> None:
 
 def draw_switches(document: dict[str, Any], path: Path) -> None:
     """A bar a rung: p50, and how much faster than the plain loop; above, switch by switch, below, one left out."""
-    plt = _pyplot()
+    plt = pyplot()
     rows = document["rows"][::-1]
     p50 = [row["ms"]["p50"] for row in rows]
     colours = [FLOOR_COLOUR if row["rung"].startswith("-") else OUR_COLOUR for row in rows]
@@ -63,7 +63,7 @@ def draw_switches(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Imported when something is drawn, and without a screen."""
     import matplotlib
 

@@ -19,9 +19,9 @@ from .progress import progress_bar
 
 SUITES = {"policy-cpu": ("cpu", "cpu-20hz"), "policy-gpu": ("cuda", "gpu-50hz")}
 QUICK_N, FULL_N = 10, 50
-LEGEND = """/ peer: p50 as a share of peer-ddpm-100's; below 1 is faster. error: largest difference of an executed
-action from the plain network, same solver and noise; actions lie in [-1, 1]. floor: the weights of all calls, read at
-the speed measured here."""
+LEGEND = """/ peer: p50 as a share of peer-ddpm-100's; below 1 is faster. refreshes: how often a block of the network is
+computed, mean. RMS, error: RMS and largest difference of the executed actions from the plain network, same solver and
+noise; actions lie in [-1, 1]. floor: the weights that are read, at the speed measured here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="NAME", help=f"{', '.join(budget_names())} (default: the suite's)")
     parser.add_argument("--n", type=int, metavar="N", help=f"chunks a row (default: {FULL_N}, quick {QUICK_N})")
     parser.add_argument("--cases", metavar="C,C", help="published, large (default: both; quick: published)")
+    parser.add_argument("--plans", metavar="P,P", help="these rows beside the peers (default: the suite's)")
     parser.add_argument("--json", required=True, metavar="FILE", help="write everything measured; FILE.png is drawn")
 
 
@@ -55,9 +56,10 @@ def run(options: argparse.Namespace) -> int:
         "left_out": {},
         "rows": [],
     }
+    rows = {case: _rows(options, case) for case in _cases(options)}
     with torch.inference_mode():
-        for case in _cases(options):
-            names = rows_of(options.suite, case, options.quick)
+        for case in rows:
+            names = rows[case] or rows_of(options.suite, case, options.quick)
             with progress_bar(n + 1, f"{options.suite} {case}", "round") as bar:
                 chunks = compared(case, options.quick)
                 result = run_case(case, names, budget, device, n, bar.update, chunks)
@@ -76,7 +78,20 @@ def run(options: argparse.Namespace) -> int:
 
 def print_rows(document: dict[str, Any]) -> None:
     """One line a row, and what the columns mean."""
-    head = ("case", "plan", "backend", "precision", "p50 ms", "p99 ms", "/ peer", "error", "GFLOP", "read GB")
+    head = (
+        "case",
+        "plan",
+        "backend",
+        "precision",
+        "p50 ms",
+        "p99 ms",
+        "/ peer",
+        "refreshes",
+        "RMS",
+        "error",
+        "GFLOP",
+        "read GB",
+    )
     head += ("floor ms", "peak MB", "budget")
     lines = [head, *(_cells(row) for row in document["rows"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -102,6 +117,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{ms['p50']:.1f}",
         "-" if ms["p99"] is None else f"{ms['p99']:.1f}",
         f"{row['ratio_to_peer']:.3f}",
+        f"{row['refreshes']:.1f}",
+        f"{row['action_rms']:.1e}",
         f"{row['action_error']:.1e}",
         f"{row['flops'] * 1e-9:.2f}",
         f"{row['bytes_read'] * 1e-9:.2f}",
@@ -129,6 +146,21 @@ def _check(options: argparse.Namespace, device: torch.device, suite_device: str)
         raise InputError(f"{options.json} is a folder, wanted a file to write")
     if Path(options.json).suffix == ".png":
         raise InputError(f"--json {options.json}: the picture is written under that name; call the file .json")
+
+
+def _rows(options: argparse.Namespace, case: str) -> tuple[str, ...]:
+    """Those of --plans, checked, after the peers; empty where it was not given."""
+    from ..benchmarks.policy import PEERS, plan_of
+
+    names = [name.strip() for name in (options.plans or "").split(",") if name.strip()]
+    if options.plans is not None and not names:
+        raise InputError("--plans is empty; wanted one or more names, separated by commas")
+    if len(set(names)) < len(names):
+        raise InputError(f"--plans {options.plans} names something twice")
+    for name in names:
+        if name not in PEERS and "schedule" in plan_of(name).accelerators.get("cache", {}) and case == "large":
+            raise InputError(f"--plans {name}: nothing is calibrated for the random weights of case large")
+    return (*PEERS, *(name for name in names if name not in PEERS)) if names else ()
 
 
 def _cases(options: argparse.Namespace) -> list[str]:

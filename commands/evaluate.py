@@ -25,6 +25,7 @@ from ..runtime import (
     LatencyBudget,
     LatencyTrace,
     Ledger,
+    Policy,
     budget_names,
     describe_machine,
     measure_latency,
@@ -32,6 +33,7 @@ from ..runtime import (
     write_report,
 )
 from ..runtime.statistics import mode_entropy, mode_entropy_interval
+from .action_error import action_error
 from .film import film_episode
 from .progress import progress_bar
 from .request import (
@@ -48,12 +50,14 @@ from .request import (
 from .table import print_table
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
+COMPARED = 16  # episodes whose beginnings are answered to time a plan and to compare it with the dense one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
-    plans = f"ddpm-K, ddim-K, dpmpp-K, unipc-K, {', '.join(plan_names())}, plan files, robomimic-bc, robomimic-bc-rnn"
+    named = "ddpm-K, ddim-K, dpmpp-K, unipc-K, exact-ddim-K, uniform-M, uniform-last-M, bac-M, global-M"
+    plans = f"{named}, {', '.join(plan_names())}, plan files, robomimic-bc, robomimic-bc-rnn"
     parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
@@ -102,11 +106,13 @@ def run(options: argparse.Namespace) -> int:
     with Evaluator(options.workers) as evaluator:
         for entry in (entry for entry in entries if entry.key not in done):
             timing = Ledger()
-            samples_s = _measure(entry, seeds, budget, timing) if trace is None else _recorded(trace, entry)
+            policy = entry.policy(1)
+            windows = _first_windows(entry, policy, seeds)
+            samples_s = _measure(policy, windows, budget, timing) if trace is None else _recorded(trace, entry)
             charge = Charge(samples_s) if options.charge else Charge.none()
             job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance)
             row = _play_row(evaluator, job, entry, samples_s, timing)
-            document["rows"].append({**row, "backend": backends[entry.key]})
+            document["rows"].append({**row, "backend": backends[entry.key], **_accelerated(policy, windows)})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew
@@ -124,17 +130,19 @@ def _recorded(trace: LatencyTrace, entry: Entry) -> np.ndarray:
     return trace.latencies_s(both if both in trace.latency_ms else entry.candidate.name)
 
 
-def _measure(entry: Entry, seeds: list[int], budget: LatencyBudget, ledger: Ledger) -> np.ndarray:
-    """Batch-1 latencies of whole chunks [s] on first observations of the evaluated episodes; to the microsecond, as
-    a trace keeps them, so that a run charged now and one charged from its trace are equal."""
-    policy, env = entry.policy(1), find_task(entry.task).make()
-    windows = []
-    for seed in seeds[:8]:
-        observation, _ = env.reset(seed=seed)
-        windows.append(np.repeat(np.asarray(observation, np.float32)[None, None], policy.n_obs_steps, 1))
+def _first_windows(entry: Entry, policy: Policy, seeds: list[int]) -> np.ndarray:
+    """[n, To, Do]: how the first of the evaluated episodes begin."""
+    env = find_task(entry.task).make()
+    first = [np.asarray(env.reset(seed=seed)[0], np.float32) for seed in seeds[:COMPARED]]
     env.close()
-    policy.reset([0], [seeds[0]])
-    following = itertools.cycle(windows)
+    return np.repeat(np.stack(first)[:, None], policy.n_obs_steps, 1)
+
+
+def _measure(policy: Policy, windows: np.ndarray, budget: LatencyBudget, ledger: Ledger) -> np.ndarray:
+    """Batch-1 latencies of whole chunks [s]; to the microsecond, as a trace keeps them, so that a run charged now and
+    one charged from its trace are equal."""
+    policy.reset([0], [0])
+    following = itertools.cycle(windows[:, None])
 
     def answer() -> None:
         policy.predict_action_chunk(next(following), [0])
@@ -142,6 +150,17 @@ def _measure(entry: Entry, seeds: list[int], budget: LatencyBudget, ledger: Ledg
     once = float(np.median(measure_latency(answer, n=3, warmup=2)))
     n = int(np.clip(TIMING_SECONDS / max(once, 1e-6), TIMING_LEAST, TIMING_MOST))
     return np.round(measure_latency(answer, n=n, warmup=2, ledger=ledger, budget=budget) * 1e3, 3) * 1e-3
+
+
+def _accelerated(policy: Policy, windows: np.ndarray) -> dict[str, Any]:
+    """How often a block is computed in a chunk, and what that changed; None for a baseline."""
+    error = action_error(policy, windows)
+    refreshes = None if error is None else policy.refreshes  # type: ignore[attr-defined]
+    return {
+        "refreshes": refreshes,
+        "action_error": None if error is None else error["largest"],
+        "action_rms": None if error is None else error["rms"],
+    }
 
 
 def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarray, timing: Ledger) -> dict[str, Any]:

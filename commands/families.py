@@ -1,7 +1,7 @@
 """Which policy a plan means: its family, the checkpoint shipped for a task, and how to make it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import accel
+from ..accel.caching import with_schedules
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
 from ..policy import DiffusionPolicy, load_checkpoint, read_config
@@ -49,6 +50,13 @@ def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Pat
             "train one with `ontick train` and give it with --checkpoint"
         )
     return folder
+
+
+def with_schedule_of(candidate: Candidate, checkpoint: Path) -> Candidate:
+    """The candidate with the cache schedule that its plan names, of those beside the checkpoint. Raises InputError."""
+    if candidate.plan is None:
+        return candidate
+    return replace(candidate, plan=with_schedules(candidate.plan, checkpoint))
 
 
 def fingerprint(checkpoint: Path) -> str:

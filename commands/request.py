@@ -14,7 +14,15 @@ from ..errors import InputError
 from ..files import check_place
 from ..policy import read_config
 from ..runtime import LatencyBudget, LatencyTrace, Policy, load_budget
-from .families import Candidate, check_device, checkpoint_for, fingerprint, parse_candidate, policy_maker
+from .families import (
+    Candidate,
+    check_device,
+    checkpoint_for,
+    fingerprint,
+    parse_candidate,
+    policy_maker,
+    with_schedule_of,
+)
 
 FORMAT = "ontick-evaluation-1"
 DEFAULT_BUDGET = "cpu-20hz"
@@ -69,11 +77,12 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
             raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
     check_device(options.device)
     charged = options.charge is not None
-    return [
-        Entry(task, candidate, checkpoint_for(task, candidate, options.checkpoint), options.device, charged)
-        for task in tasks
-        for candidate in candidates
-    ]
+    entries = []
+    for task in tasks:
+        for candidate in candidates:
+            checkpoint = checkpoint_for(task, candidate, options.checkpoint)
+            entries.append(Entry(task, with_schedule_of(candidate, checkpoint), checkpoint, options.device, charged))
+    return entries
 
 
 def request_of(

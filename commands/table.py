@@ -67,6 +67,15 @@ def _clearance(row: Mapping[str, Any]) -> str:
     return f"{clearance_mm['median']:.1f}" if clearance_mm else ""
 
 
+def _refreshes(row: Mapping[str, Any]) -> str:
+    return "" if row.get("refreshes") is None else f"{row['refreshes']:.1f}"
+
+
+def _action_error(row: Mapping[str, Any]) -> str:
+    rms, largest = row.get("action_rms"), row.get("action_error")
+    return "" if rms is None or largest is None else f"{rms:.2g}, {largest:.2g}"
+
+
 class _Optional(NamedTuple):
     """A column that is shown where some row has it; `cell` gives "" for a row that has not."""
 
@@ -78,4 +87,10 @@ class _Optional(NamedTuple):
 OPTIONAL = (
     _Optional("mode nats", _entropy, "entropy of the modes of successful episodes, of that of the demonstrations"),
     _Optional("gap mm", _clearance, "least gap to an obstacle in an episode, median"),
+    _Optional("refreshes", _refreshes, "how often a block of the network is computed in a chunk, mean"),
+    _Optional(
+        "error",
+        _action_error,
+        "RMS and largest difference of executed actions, in [-1, 1], from the same sampler with everything computed",
+    ),
 )

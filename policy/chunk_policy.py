@@ -41,6 +41,8 @@ class DiffusionPolicy:
         self.program: Program = build(checkpoint.network, plan, (config.action_dim,), config.horizon)
         self.calls_per_chunk = self.program.calls
         self.backend = self.program.backend
+        refreshes = self.program.refreshes
+        self.refreshes = float(self.calls_per_chunk) if refreshes is None else refreshes  # of a block, in a chunk
         self._seed: dict[int, int] = {}
         self._births: dict[int, int] = {}
         self._queue: dict[int, list[np.ndarray]] = {}

@@ -59,6 +59,20 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
 
 
+def time_line(p50_ms: float, p99_ms: float, deadline_ms: float | None, ends_ms: tuple[float, float]) -> str:
+    """A plan's p50 as a dot on a log axis, with a line to its p99, and the deadline."""
+    low, high = ends_ms
+    p50, p99 = (math.log(value / low) / math.log(high / low) for value in (p50_ms, max(p50_ms, p99_ms)))
+    parts = [
+        '<rect class="track" x="0" y="6" width="100%" height="2" rx="1"/>',
+        f'<rect class="band" x="{_pct(p50)}" y="4" width="{_pct(p99 - p50)}" height="6" rx="2"/>',
+        f'<circle class="mark" cx="{_pct(p50)}" cy="7" r="5"/>',
+    ]
+    if deadline_ms is not None:
+        parts.append(_vertical("deadline", math.log(deadline_ms / low) / math.log(high / low), 0, 14))
+    return _svg(14, "".join(parts), f"p50 {p50_ms:.3g} ms, p99 {p99_ms:.3g} ms")
+
+
 def latency_histogram(latency_ms: Sequence[float], deadline_ms: float | None, ends_ms: tuple[float, float]) -> str:
     """Counts over a log axis of ms; what is past the deadline has another colour, and the deadline is a line."""
     low, high = ends_ms

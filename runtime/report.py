@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_whole
 from .charts import difference_bar, interval_bar, latency_histogram, log_range, outcome_grid
+from .report_fight import fight_drawn
 from .report_modes import modes_drawn
 from .report_style import CSS
 from .statistics import paired_difference
@@ -37,8 +38,9 @@ def write_report(path: str | Path, document: Mapping[str, Any], *, video: bytes 
     calls_per_action, chunk_ms {p50, p99, max, n}, latency_ms [samples], deadline_ms, misses, starved, jerk, met}.
     `deadline_ms` and `met` may be None where no deadline was kept. A row may have, besides: modes [episodes],
     mode_entropy, mode_entropy_interval and demonstrations_mode_entropy [nats], demonstrations_modes {mode: count},
-    clearance_mm {median, p5} and disturb (a text); each is shown where some row has it. `video` is an mp4, shown on
-    the page. Raises InputError when a row lacks something.
+    clearance_mm {median, p5}, disturb (a text), refreshes (of a block in a chunk), action_error and action_rms (largest
+    and RMS difference from the dense sampler at common noise); each is shown where some row has it. `video` is an mp4,
+    shown on the page. Raises InputError when a row lacks something.
     """
     _check(document)
     return write_whole(path, render_report(document, video=video, note=note))
@@ -53,6 +55,7 @@ def render_report(document: Mapping[str, Any], *, video: bytes | None = None, no
             _section("Results", _results(rows) + modes_drawn(_by_task(rows))),
             _video(video),
             _section("Latency of an answer", _latencies(rows), "One whole chunk at batch 1; the axis is logarithmic."),
+            _fight(rows),
             _section("Success by seed", _seeds(rows)),
             _comparisons(rows),
             _section("Measured on", _facts(document["machine"])),
@@ -143,13 +146,37 @@ def _clearance(row: Row) -> str:
     return "" if gap_mm is None else f'<td title="5th percentile {gap_mm["p5"]:.1f} mm">{gap_mm["median"]:.1f}</td>'
 
 
-OPTIONAL = (("Mode entropy, nats", _entropy), ("Median gap, mm", _clearance))  # columns shown where a row has them
+def _refreshes(row: Row) -> str:
+    """The cell of how often a block is computed in a chunk; empty where that is not told."""
+    refreshes = row.get("refreshes")
+    return "" if refreshes is None else f"<td>{refreshes:.3g}</td>"
+
+
+def _action_error(row: Row) -> str:
+    """The cell of what acceleration changed in the executed actions; empty where that is not told."""
+    rms, largest = row.get("action_rms"), row.get("action_error")
+    return "" if rms is None or largest is None else f'<td title="at most {largest:.2g}">{rms:.2g}</td>'
+
+
+OPTIONAL = (  # columns shown where a row has them
+    ("Mode entropy, nats", _entropy),
+    ("Median gap, mm", _clearance),
+    ("Refreshes a block", _refreshes),
+    ("Action error, RMS", _action_error),
+)
 
 
 def _verdict(met: bool | None) -> str:
     if met is None:
         return '<span class="pill">not judged</span>'
     return '<span class="pill good">met</span>' if met else '<span class="pill bad">missed</span>'
+
+
+def _fight(rows: Sequence[Row]) -> str:
+    what = "Plans by their time, p50 (dot) to p99 (end of the band), and the success that it buys. A plan that "
+    what += "succeeds less than a faster one is not worth its time."
+    drawn = fight_drawn(_by_task(rows))
+    return _section("Time against success", drawn, what) if drawn else ""
 
 
 def _latencies(rows: Sequence[Row]) -> str:

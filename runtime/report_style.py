@@ -34,6 +34,8 @@ th:last-child, td:last-child { padding-right: 0; }
 td.left, th.left { text-align: left; }
 td.bar { min-width: 190px; }
 td.bar svg { margin-top: 2px; }
+td.wide { width: 55%; }
+.fight td { padding-top: 5px; padding-bottom: 5px; }
 .plan { font-weight: 600; }
 .pill { display: inline-block; border-radius: 99px; padding: 1px 10px; font-weight: 600; font-size: 13px;
   background: var(--idle-back); color: var(--soft); }

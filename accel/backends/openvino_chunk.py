@@ -56,6 +56,11 @@ class Wire:
 
     __rmul__ = __mul__
 
+    def at(self, place: int) -> "Wire":
+        """self[place]"""
+        ops = _ops()
+        return Wire(ops.gather(self.output, ops.constant(np.int64(place)), ops.constant(np.int64(0))).output(0))
+
     def clamp(self, low: float, high: float) -> "Wire":
         return Wire(_ops().clamp(self.output, low, high).output(0))
 
@@ -93,21 +98,18 @@ def _model(program: Program, start: Start, line: Sequence[Step]) -> Any:
     parameters = [ops.parameter(list(tensor.shape), np.float32) for tensor in _inputs(start)]
     first, *rest = (Wire(parameter.output(0)) for parameter in parameters)
     noise = rest.pop(0) if program.table.uses(Z) else None
-    zero = Wire(ops.constant(np.zeros(start.x.shape, np.float32)).output(0))
-    x, history = first, History(*(None if h is None else zero for h in empty_history(program.table, start.x)))
+    zero: Any = Wire(ops.constant(np.zeros(start.x.shape, np.float32)).output(0))
+    x: Any = first
+    history = History(*(None if h is None else zero for h in empty_history(program.table, start.x)))
     values: dict[Any, Wire] = {}
     for level, step in zip(range(program.grid.steps, 0, -1), line, strict=True):
         h = network.enter(x, level, rest)
         told = network.tell(level, rest) if step.refreshes else []
         h = follow(step, h, values, lambda block, h, told=told: network.branch(block, h, told))
-        out = network.leave(h, level, rest)
-        z = (
-            None
-            if noise is None
-            else Wire(ops.gather(noise.output, ops.constant(level - 1), ops.constant(0)).output(0))
-        )
-        x, history = solver_step(x, out, history, z, program.uniform[level], program.denoiser.clip)  # type: ignore[arg-type]
-    return openvino.Model([ops.result(x.output)], parameters)  # type: ignore[attr-defined]
+        out: Any = network.leave(h, level, rest)
+        z: Any = None if noise is None else noise.at(level - 1)
+        x, history = solver_step(x, out, history, z, program.uniform[level], program.denoiser.clip)
+    return openvino.Model([ops.result(x.output)], parameters)  # type: ignore[call-overload]
 
 
 class _Network:

@@ -29,6 +29,7 @@ from .line import follow, straight_line
 from .predictors import predictor_named
 from .schedule import CacheSchedule, check_fits, load_schedule, sampler_of, schedule_from
 from .schedulers import uniform, uniform_last
+from .staggered import cached_ticks, check_staggered
 
 SCHEDULERS = {"uniform": uniform, "uniform-last": uniform_last}
 FOLDER = "schedules"  # of a checkpoint
@@ -84,6 +85,8 @@ class Cache(Accelerator):
             raise InputError("another accelerator decides already what is asked at each step; leave one out")
         predictor = settings.get("predictor", "reuse")
         predictor_named(predictor)
+        if not program.moves_together:
+            check_staggered(program)
         axis = program.grid.steps if program.moves_together else program.staircase.lag
         schedule = _schedule_of(settings, blocks, program, axis, use)
         if schedule.refresh.all():
@@ -92,8 +95,6 @@ class Cache(Accelerator):
             return cached(program, schedule.refresh, predictor)
         if predictor != "reuse":
             raise InputError(f"predictor {predictor} is for chunks whose positions move together; use reuse")
-        from .staggered import cached_ticks
-
         return cached_ticks(program, schedule.refresh)
 
 

@@ -41,7 +41,7 @@ class ActionError:
         seeds: Any,
         births: Any = None,
         rows: slice | None = None,
-        lanes: int = 256,
+        lanes: int = 128,
     ) -> None:
         _check(program, obs, seeds)
         self.program, self.rows = program, rows or slice(None)
@@ -117,7 +117,7 @@ class ActionError:
         else:
             h = h + total
         out = self._denoiser.leave(h, asked).float().unflatten(0, (G, n))
-        history = History(*(None if old is None else old[:G] for old in slots.history))
+        x, history = x.clone(), History(*(None if old is None else old[:G].clone() for old in slots.history))
         z = None if self._start.noise is None else self._start.noise[level - 1]
         x, history = solver_step(x, out, history, z, program.uniform[level], self._denoiser.clip)
         slots.write(x, history)
@@ -230,6 +230,7 @@ class _Slots(NamedTuple):
                     tensor[new] = tensor[old]
 
     def write(self, x: Tensor, history: History) -> None:
+        """Of the slots in use; what is written must not lie in the slots (a solver may hand on what it was given)."""
         self.x[: len(x)] = x
         for kept, new in zip(self.history, history, strict=True):
             if kept is not None and new is not None:

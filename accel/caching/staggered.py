@@ -63,12 +63,13 @@ class CachedTicks:
 def cached_ticks(program: Program, refresh: np.ndarray) -> Program:
     """A staggered program on a cache schedule, [blocks, lag] bool, of which column 0 is all true. An all-true one gives
     the program's bits. The counts are at `.ticked.computed`. Raises InputError with the reason where it cannot be."""
-    _check_program(program)
+    check_staggered(program)
     _check_schedule(program, refresh)
     return dataclasses.replace(program, ticked=CachedTicks(program, refresh))
 
 
-def _check_program(program: Program) -> None:
+def check_staggered(program: Program) -> None:
+    """Raises InputError where the ticks of a program cannot be cached, whatever the schedule."""
     lag, view = program.staircase.lag, program.plan.view
     if lag == 0:
         raise InputError("stagger is 0, wanted a diagonal: where all positions move together, cache steps of the chunk")

@@ -262,10 +262,12 @@ def test_lanes_at_different_phases_are_the_lanes_run_in_phase(keys, positions, s
 
 
 def test_lanes_that_have_not_ticked_carry_nothing(keys):
-    program = build(Residual(), plan(), (2,), None)
+    dense = build(Residual(), plan(), (2,), None)
+    program, mask = cached_ticks(dense, some(dense)), torch.tensor([True, False, False])
     start = program.start(*keys(LANES))
-    assert start.carry is None
-    assert program.reset(start, torch.tensor([True, False, False]), start).carry is None
+    assert start.carry is None and program.reset(start, mask, start).carry is None
+    running, _ = run(program, start, 3)
+    assert (program.reset(running, mask, start).carry[0] == 0).all()
 
 
 def test_after_a_dense_tick_nothing_out_of_date_is_reused(keys):

@@ -1,0 +1,90 @@
+"""What a refreshed branch costs here: chunks of some schedules timed in turn, and a linear model fitted to them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import accel
+from ..accel.caching import CacheSchedule, sampler_of
+from ..accel.caching.costs import CostModel, fit
+from ..diffusion import Denoiser, Plan, run_chunk
+from ..runtime import WallClock
+from .counting import wait
+
+CHUNKS = 15  # of each schedule; the median counts
+
+
+def measure_costs(
+    network: Denoiser,
+    plan: Plan,
+    shape: tuple[int, ...],
+    positions: int,
+    obs: Tensor,
+    tick: Callable[[], Any] = lambda: None,
+) -> CostModel:
+    """The cost of a cached chunk of `plan` (whose own cache is not read) on its backend here, at batch 1.
+
+    obs: [1, ...] normalised, on the device; `tick` is called once a schedule and once a round.
+    """
+    device = obs.device
+    steps = plan.grid.steps
+    blocks = network.blocks()
+    kinds = [block.kind for block in blocks]
+    schedules = probes(kinds, steps)
+    programs = []
+    for refresh in schedules:
+        timed = with_schedule(plan, refresh, tuple(block.name for block in blocks))
+        program = accel.build(network, timed, shape, positions, device=str(device))
+        _chunk(program, obs, 0)
+        programs.append(program)
+        tick()
+    clock = WallClock()
+    times = np.zeros((CHUNKS, len(programs)))
+    for i in range(CHUNKS):
+        for j, program in enumerate(programs):
+            wait(device)
+            start = clock.now()
+            _chunk(program, obs, i)
+            wait(device)
+            times[i, j] = clock.now() - start
+        tick()
+    return fit(schedules, kinds, np.median(times, 0) * 1e3)
+
+
+def probes(kinds: list[str], steps: int) -> list[np.ndarray]:
+    """Schedules that tell the costs apart: whole ticks, few and many; each kind alone; and without any order."""
+    rng = np.random.default_rng(0)
+    few, many = _ticks(steps, steps // 20), _ticks(steps, steps // 8)
+    first = np.arange(steps) == 0
+    of = np.asarray(kinds)[:, None]
+    ones = np.ones((len(kinds), 1), bool)
+    found = [ones & first, ones & few, ones & many]
+    found += [ones & first | ((of == kind) & many) for kind in dict.fromkeys(kinds)]
+    found.append((rng.random((len(kinds), steps)) < 0.12) | (ones & first))
+    unlike = {refresh.tobytes(): refresh for refresh in found if not refresh.all()}
+    return list(unlike.values())
+
+
+def with_schedule(plan: Plan, refresh: np.ndarray, blocks: tuple[str, ...]) -> Plan:
+    """The plan with this schedule as its cache."""
+    schedule = CacheSchedule(refresh=refresh, blocks=blocks, sampler=sampler_of(plan))
+    settings = {**plan.accelerators.get("cache", {}), "schedule": schedule.to_dict()}
+    settings = {key: value for key, value in settings.items() if key in ("schedule", "predictor")}
+    return dataclasses.replace(plan, accelerators={**plan.accelerators, "cache": settings})
+
+
+def _ticks(steps: int, count: int) -> np.ndarray:
+    """[S] bool, at least two of them."""
+    refreshed = np.zeros(steps, bool)
+    refreshed[np.linspace(0, steps - 1, max(2, count)).round().astype(int)] = True
+    return refreshed
+
+
+def _chunk(program: Any, obs: Tensor, birth: int) -> Tensor:
+    with torch.inference_mode():
+        keys = torch.tensor([7]), torch.tensor([birth])
+        return run_chunk(program, program.prepare(obs), *keys, device=obs.device)

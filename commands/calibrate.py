@@ -1,0 +1,231 @@
+"""Calibrate a cache schedule for a checkpoint: which residual branch is computed at which denoising step.
+
+Plays episodes of the checkpoint's task to see what its network does, writes the schedule as JSON beside the checkpoint,
+where `ontick evaluate --plans NAME` finds it, and draws it with the maps that it came from.
+"""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__, accel
+from ..accel.caching import CacheSchedule, sampler_of
+from ..accel.caching.cached import FOLDER
+from ..accel.caching.evaluator import ActionError
+from ..accel.caching.features import Maps, measure_maps
+from ..accel.caching.global_budget import budget_of, global_schedule
+from ..accel.caching.schedulers import FORMS, bac, uniform, uniform_last
+from ..accel.fingerprint import fingerprint
+from ..diffusion import Plan, Program, load_plan
+from ..diffusion.plans import CACHED
+from ..errors import InputError
+from ..files import check_place
+from ..policy import Checkpoint, load_checkpoint
+from .families import check_device
+from .observations import demonstrated, played
+from .progress import progress_bar
+
+SAMPLES = {"uniform": 0, "uniform-last": 0, "bac": 16, "global": 16}
+HELD_OUT = 16  # samples of other episodes that the error is told on
+EVALUATIONS = 3000  # schedules that are tried for global-M, about
+UNITED = 5  # branches of the bubbling union, as published for simulation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `ontick calibrate`."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a policy's folder")
+    plans = "bac-M, global-M, uniform-M, uniform-last-M; -ddim-K behind it for another sampler than ddpm-100"
+    parser.add_argument("--plan", required=True, metavar="NAME", help=plans)
+    parser.add_argument("--out", metavar="FILE", help=f"(default: CHECKPOINT/{FOLDER}/NAME.json); FILE.png is drawn")
+    parser.add_argument("--samples", type=int, metavar="N", help=f"observations (default: {SAMPLES['bac']}; 1: as BAC)")
+    parser.add_argument("--data", metavar="FILE", help="take them of demonstrations, where no simulator is there")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds and of the noise")
+    parser.add_argument("--united", type=int, default=UNITED, metavar="N", help="bac: branches of the bubbling union")
+    parser.add_argument("--form", choices=FORMS, default=FORMS[0], help="bac: the scheduler's segment score")
+    parser.add_argument("--no-tail", action="store_true", help="bac: without the forced refresh of the last step")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a schedule is made for: the dense program, what it is shown, and what has been seen of it."""
+
+    checkpoint: Checkpoint
+    plan: Plan
+    program: Program
+    kinds: tuple[str, ...]
+    names: tuple[str, ...]
+    obs: Tensor  # [n, To, Do], normalised
+    seeds: Tensor
+    maps: Maps | None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything first, then look, schedule, judge, write and draw."""
+    scheduler, nominal = _scheduler(options.plan)
+    samples = SAMPLES[scheduler] if options.samples is None else options.samples
+    if samples < 1 and (scheduler in ("bac", "global") or options.samples is not None):
+        raise InputError(f"--samples is {samples}, wanted at least 1")
+    check_device(options.device)
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(options.checkpoint, options.device)
+    out = Path(options.out or Path(options.checkpoint) / FOLDER / f"{options.plan}.json")
+    if check_place(out).is_dir() or out.suffix != ".json":
+        raise InputError(f"--out {out}: wanted the name of a .json file")
+    plan = load_plan(options.plan)
+    obs = _observations(checkpoint, samples + HELD_OUT, options)
+    subject = _subject(checkpoint, plan, options.device, obs[:samples], options.seed)
+    refresh, about = MAKERS[scheduler](subject, nominal, options)
+    held_out = _error(subject, obs[samples:], options.seed + samples)
+    about = {
+        "plan": options.plan,
+        "scheduler": scheduler,
+        "nominal": nominal,
+        **about,
+        "samples": samples,
+        "observations": options.data or f"episodes of {checkpoint.about.get('task')}",
+        "seed": options.seed,
+        "held_out": {
+            "samples": len(obs) - samples,
+            "action_rms": float(held_out(refresh[None])[0]),
+            "action_error": float(held_out.largest(refresh[None])[0]),
+        },
+        "version": __version__,
+    }
+    schedule = CacheSchedule(
+        refresh=refresh,
+        blocks=subject.names,
+        sampler=sampler_of(plan),
+        network=fingerprint(checkpoint.network),
+        about=about,
+    )
+    schedule.save(out)
+    _tell(schedule, about, out)
+    _draw(schedule, subject, out.with_suffix(".png"))
+    return 0
+
+
+# -- schedulers -------------------------------------------------------------------------------------------------------
+
+
+def _uniform(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    make = uniform_last if options.plan.startswith("uniform-last") else uniform
+    return make(len(subject.names), subject.program.grid.steps, nominal), {}
+
+
+def _bac(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    assert subject.maps is not None, "it has samples"
+    settings = {"united": options.united, "form": options.form, "tail": not options.no_tail}
+    refresh = bac(subject.maps, nominal, n=options.united, tail=not options.no_tail, form=options.form)
+    return refresh, settings
+
+
+def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    from ..benchmarks.cost_model import CHUNKS, measure_costs, probes
+
+    config = subject.checkpoint.network.config
+    steps = subject.program.grid.steps
+    with progress_bar(len(probes(list(subject.kinds), steps)) + CHUNKS, "measuring costs", "round") as bar:
+        shape, positions = (config.action_dim,), config.horizon
+        cost = measure_costs(subject.checkpoint.network, subject.plan, shape, positions, subject.obs[:1], bar.update)
+    budget_ms = budget_of(cost, nominal, len(subject.names), steps, subject.kinds)
+    error = _error(subject, subject.obs, options.seed)
+    with progress_bar(EVALUATIONS, "searching", "schedule") as bar:
+
+        def advance(done: int, error: float) -> None:
+            bar.set_postfix_str(f"error {error:.4f}", refresh=False)
+            bar.update(done - bar.n)
+
+        refresh = global_schedule(error, cost, subject.kinds, steps, budget_ms, advance, EVALUATIONS)
+    told = {"cost_model": cost.to_dict(), "budget_ms": budget_ms, "predicted_ms": cost(refresh, subject.kinds)}
+    return refresh, told
+
+
+MAKERS: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {
+    "uniform": _uniform,
+    "uniform-last": _uniform,
+    "bac": _bac,
+    "global": _global,
+}
+
+
+def _scheduler(name: str) -> tuple[str, int]:
+    match = re.fullmatch(CACHED, name)
+    if not match:
+        raise InputError(f"--plan {name}: wanted bac-M, global-M, uniform-M or uniform-last-M, as in bac-10")
+    return match[1], int(match[2])
+
+
+# -- what is looked at ------------------------------------------------------------------------------------------------
+
+
+def _observations(checkpoint: Checkpoint, n: int, options: argparse.Namespace) -> Tensor:
+    if options.data is not None:
+        return demonstrated(checkpoint, n, options.data)
+    with progress_bar(None, "playing", "episode") as bar:
+        return played(checkpoint, n, options.seed, bar.update)
+
+
+def _subject(checkpoint: Checkpoint, plan: Plan, device: str, obs: Tensor, seed: int) -> Subject:
+    config = checkpoint.network.config
+    dense = {name: settings for name, settings in plan.accelerators.items() if name != "cache"}
+    eager = dataclasses.replace(plan, accelerators=dense, backend="eager")
+    program = accel.build(checkpoint.network, eager, (config.action_dim,), config.horizon, device=device)
+    blocks = program.denoiser.blocks()
+    kinds, names = tuple(b.kind for b in blocks), tuple(b.name for b in blocks)
+    seeds = torch.arange(seed, seed + len(obs))
+    maps = _maps(program, obs, seeds) if len(obs) else None
+    return Subject(checkpoint, plan, program, kinds, names, obs, seeds, maps)
+
+
+def _maps(program: Program, obs: Tensor, seeds: Tensor) -> Maps:
+    """Over all samples, one after another."""
+    found: list[Maps] = []
+    with progress_bar(len(obs), "looking at features", "sample") as bar:
+        for i in range(len(obs)):
+            found.append(measure_maps(program, obs[i : i + 1], seeds[i : i + 1]))
+            bar.update()
+    mean = {name: np.mean([getattr(maps, name) for maps in found], 0) for name in ("cosine", "l1")}
+    return dataclasses.replace(found[0], **mean)
+
+
+def _error(subject: Subject, obs: Tensor, seed: int) -> ActionError:
+    config = subject.checkpoint.network.config
+    executed = slice(config.n_obs_steps - 1, config.n_obs_steps - 1 + config.n_action_steps)
+    return ActionError(subject.program, obs, torch.arange(seed, seed + len(obs)), rows=executed)
+
+
+# -- what is told -----------------------------------------------------------------------------------------------------
+
+
+def _tell(schedule: CacheSchedule, about: dict[str, Any], out: Path) -> None:
+    held_out = about["held_out"]
+    active = int(schedule.refresh.any(0).sum())
+    print(
+        f"{about['plan']}: {schedule.refreshes:.1f} refreshes a block of {schedule.steps} steps, {active} steps active"
+    )
+    if "predicted_ms" in about:
+        print(f"predicted {about['predicted_ms']:.1f} ms a chunk here, within {about['budget_ms']:.1f}")
+    rms, largest = held_out["action_rms"], held_out["action_error"]
+    print(f"executed actions, on {held_out['samples']} other samples: RMS {rms:.4f} from dense, {largest:.3f} at most")
+    print(f"schedule: {out}")
+
+
+def _draw(schedule: CacheSchedule, subject: Subject, path: Path) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        print("picture: not drawn, matplotlib is not installed")
+        return
+    from ..benchmarks.schedule_picture import draw_schedule
+
+    draw_schedule(schedule, subject.maps, path)
+    print(f"picture: {path}")
