@@ -60,8 +60,8 @@ def global_schedule(
     """[b, K] bool, the best schedule found that costs at most `budget_ms`. The same arguments, the same schedule.
 
     kinds: of the blocks, as `cost` knows them; evaluations: candidates to measure, about; progress: called with those
-    measured and the error so far. The samples are the ones in `error`: too few, and it fits their noise. Raises
-    InputError where the budget does not allow for the first step and one more.
+    measured and the error so far. The samples are those in `error`: of fewer than 16, exchanges fit the noise.
+    Raises InputError where the budget does not allow for the first step and one more.
     """
     if (len(kinds), steps) != (error.blocks, error.steps):
         raise InputError(f"{len(kinds)} kinds and {steps} steps for {error.blocks} blocks and {error.steps} steps")
