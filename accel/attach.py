@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
-from .caching.cached import SCHEDULERS
 from .caching.schedule import CacheSchedule, check_fits
+from .caching.schedulers import UNCALIBRATED
 from .fingerprint import fingerprint
 
 TORCH_LAYERS = (nn.TransformerDecoderLayer, nn.TransformerEncoderLayer)
@@ -298,12 +298,12 @@ def _uniform(plan: Plan, blocks: int) -> np.ndarray:
             f"plan {plan.name!r} caches nothing; wanted one that does, as uniform-last-10, "
             "or schedule=load_schedule(file)"
         )
-    if set(settings) != {"scheduler", "refreshes"} or settings["scheduler"] not in SCHEDULERS:
+    if set(settings) != {"scheduler", "refreshes"} or settings["scheduler"] not in UNCALIBRATED:
         raise InputError(
             f"plan {plan.name!r}, cache: got {settings}; a network that is not ours takes scheduler "
-            f"({', '.join(SCHEDULERS)}) and refreshes alone; give a calibrated one as schedule=load_schedule(file)"
+            f"({', '.join(UNCALIBRATED)}) and refreshes alone; give a calibrated one as schedule=load_schedule(file)"
         )
-    return SCHEDULERS[settings["scheduler"]](blocks, _steps(plan), settings["refreshes"])
+    return UNCALIBRATED[settings["scheduler"]](blocks, _steps(plan), settings["refreshes"])
 
 
 def _steps(plan: Plan) -> int:

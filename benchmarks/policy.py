@@ -44,7 +44,7 @@ PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "bf16-compile": ("bf16", {"backend": "compile"}),
     "int8": ("int8", {}),
 }
-SCHEDULERS = ("uniform", "uniform-last", "bac", "global")
+SCHEDULERS = ("uniform", "uniform-last", "power", "bac", "global")
 QUICK = (*PEERS, "exact", "exact-ddim-10", "bf16", "int8", "uniform-last-10")
 CACHED = ("uniform-last-10", "bac-10", "global-10")
 ROWS = {

@@ -22,7 +22,7 @@ from ..accel.caching.cached import FOLDER
 from ..accel.caching.evaluator import ActionError
 from ..accel.caching.features import Maps, measure_maps
 from ..accel.caching.global_budget import budget_of, global_schedule
-from ..accel.caching.schedulers import FORMS, bac, uniform, uniform_last
+from ..accel.caching.schedulers import FORMS, UNCALIBRATED, bac
 from ..accel.fingerprint import fingerprint
 from ..diffusion import Plan, Program, load_plan
 from ..diffusion.plans import CACHED
@@ -33,7 +33,7 @@ from .families import check_device
 from .observations import demonstrated, played
 from .progress import progress_bar
 
-SAMPLES = {"uniform": 0, "uniform-last": 0, "bac": 16, "global": 16}
+SAMPLES = {"bac": 16, "global": 16}  # 0 for those that look at nothing
 HELD_OUT = 16  # samples of other episodes that the error is told on
 EVALUATIONS = 3000  # schedules that are tried for global-M, about
 UNITED = 5  # branches of the bubbling union, as published for simulation
@@ -42,7 +42,7 @@ UNITED = 5  # branches of the bubbling union, as published for simulation
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick calibrate`."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a policy's folder")
-    plans = "bac-M, global-M, uniform-M, uniform-last-M; -ddim-K behind it for another sampler than ddpm-100"
+    plans = "bac-M, global-M, uniform-M, uniform-last-M, power-M; -ddim-K behind it for another sampler than ddpm-100"
     parser.add_argument("--plan", required=True, metavar="NAME", help=plans)
     parser.add_argument("--out", metavar="FILE", help=f"(default: CHECKPOINT/{FOLDER}/NAME.json); FILE.png is drawn")
     parser.add_argument("--samples", type=int, metavar="N", help=f"observations (default: {SAMPLES['bac']}; 1: as BAC)")
@@ -71,8 +71,8 @@ class Subject:
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then look, schedule, judge, write and draw."""
     scheduler, nominal = _scheduler(options.plan)
-    samples = SAMPLES[scheduler] if options.samples is None else options.samples
-    if samples < 1 and (scheduler in ("bac", "global") or options.samples is not None):
+    samples = SAMPLES.get(scheduler, 0) if options.samples is None else options.samples
+    if samples < 1 and (scheduler in SAMPLES or options.samples is not None):
         raise InputError(f"--samples is {samples}, wanted at least 1")
     check_device(options.device)
     torch.set_num_threads(1)
@@ -116,9 +116,9 @@ def run(options: argparse.Namespace) -> int:
 # -- schedulers -------------------------------------------------------------------------------------------------------
 
 
-def _uniform(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
-    make = uniform_last if options.plan.startswith("uniform-last") else uniform
-    return make(len(subject.names), subject.program.grid.steps, nominal), {}
+def _uncalibrated(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    scheduler, _ = _scheduler(options.plan)
+    return UNCALIBRATED[scheduler](len(subject.names), subject.program.grid.steps, nominal), {}
 
 
 def _bac(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
@@ -150,8 +150,7 @@ def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tupl
 
 
 MAKERS: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {
-    "uniform": _uniform,
-    "uniform-last": _uniform,
+    **dict.fromkeys(UNCALIBRATED, _uncalibrated),
     "bac": _bac,
     "global": _global,
 }
@@ -160,7 +159,7 @@ MAKERS: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {
 def _scheduler(name: str) -> tuple[str, int]:
     match = re.fullmatch(CACHED, name)
     if not match:
-        raise InputError(f"--plan {name}: wanted bac-M, global-M, uniform-M or uniform-last-M, as in bac-10")
+        raise InputError(f"--plan {name}: wanted bac-M, global-M, uniform-M, uniform-last-M or power-M, as in bac-10")
     return match[1], int(match[2])
 
 

@@ -56,7 +56,7 @@ COMPARED = 16  # episodes whose beginnings are answered to time a plan and to co
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
-    named = "ddpm-K, ddim-K, dpmpp-K, unipc-K, exact-ddim-K, uniform-M, uniform-last-M, bac-M, global-M"
+    named = "ddpm-K, ddim-K, dpmpp-K, unipc-K, exact-ddim-K, uniform-M, uniform-last-M, power-M, bac-M, global-M"
     plans = f"{named}, {', '.join(plan_names())}, plan files, robomimic-bc, robomimic-bc-rnn"
     parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")

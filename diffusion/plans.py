@@ -5,10 +5,10 @@
     solver: ddim
     stagger: 0
 
-The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule. uniform-M,
-uniform-last-M, bac-M and global-M are DDPM-100 on the exact stack with cached blocks, and bac-M-ddim-K the same on
-another sampler; exact-ddim-K is the exact stack alone. Other names are presets in configs/plans; anything else is a
-YAML file.
+The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; exact-ddim-K is the
+same on the exact stack; uniform-M, uniform-last-M, power-M, bac-M and global-M are DDPM-100 on the exact stack with
+cached blocks, and bac-M-ddim-K the same on another sampler. Other names are presets in configs/plans; anything else is
+a YAML file.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ BACKENDS = ("eager", "best", "compile", "cudagraph", "openvino")
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "plans"
 NAMED_SPACING = {"ddpm": "leading", "ddim": "leading", "dpmpp": "logsnr", "unipc": "logsnr"}
 SAMPLER = rf"({'|'.join(NAMED_SPACING)})-(\d+)"
-UNCALIBRATED, CALIBRATED = ("uniform", "uniform-last"), ("bac", "global")
+UNCALIBRATED, CALIBRATED = ("uniform", "uniform-last", "power"), ("bac", "global")
 CACHED = rf"({'|'.join((*UNCALIBRATED, *CALIBRATED))})-(\d+)(?:-({SAMPLER}))?"
 
 

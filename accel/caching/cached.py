@@ -2,7 +2,7 @@
 
     accelerators:
       exact: {}
-      cache: {scheduler: uniform-last, refreshes: 10}     a schedule that needs no calibration
+      cache: {scheduler: uniform-last, refreshes: 10}     one that needs no calibration: uniform, uniform-last, power
       cache: {schedule: bac-10.json}                      a file that `ontick calibrate` wrote
       cache: {schedule: bac-10}                           one that lies beside the checkpoint
       cache: {..., predictor: taylor-1}                   what stands for a branch that is not computed
@@ -28,10 +28,9 @@ from ..fingerprint import fingerprint
 from .line import follow, straight_line
 from .predictors import predictor_named
 from .schedule import CacheSchedule, check_fits, load_schedule, sampler_of, schedule_from
-from .schedulers import uniform, uniform_last
+from .schedulers import UNCALIBRATED
 from .staggered import cached_ticks, check_staggered
 
-SCHEDULERS = {"uniform": uniform, "uniform-last": uniform_last}
 FOLDER = "schedules"  # of a checkpoint
 
 
@@ -133,10 +132,10 @@ def _schedule_of(
 
 
 def _scheduler_named(name: Any) -> Any:
-    if name not in SCHEDULERS:
+    if name not in UNCALIBRATED:
         calibrated = "others are calibrated, and given as a schedule"
-        raise InputError(f"scheduler is {name!r}, wanted {' or '.join(SCHEDULERS)}; {calibrated}")
-    return SCHEDULERS[name]
+        raise InputError(f"scheduler is {name!r}, wanted one of {', '.join(UNCALIBRATED)}; {calibrated}")
+    return UNCALIBRATED[name]
 
 
 def _count(refreshes: Any, axis: int) -> int:

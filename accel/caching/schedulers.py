@@ -6,6 +6,7 @@ Every budget M counts refreshes with step 0 among them, so that schedulers compa
 to it by design (the last step, a bubbling union) it says.
 
 uniform, uniform_last   evenly spaced, looking at nothing; the second is FORA's (Selvaraju et al. 2024)
+power                   crowded towards the clean end, looking at nothing
 acs, unified_acs        the adaptive caching scheduler of BAC (Ji et al., "Block-wise Adaptive Caching", 2026): a
                         dynamic program over segments of steps, for every block or one for all
 bubbling_union          BAC's cure for errors that surge where a feed-forward block is refreshed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FEED_FORWARD = "feed_forward"
 FORMS = ("pairwise", "adjacent")
+POWER = 0.4
 
 
 # -- looking at nothing ------------------------------------------------------------------------------------------------
@@ -43,6 +45,21 @@ def uniform_last(blocks: int, steps: int, M: int) -> np.ndarray:
     step 0, where nothing is cached yet: M + 1 refreshes, where M < K."""
     _check_budget(M, steps)
     return _marked(blocks, steps, np.append(steps - 1 - np.arange(M) * steps // M, 0))
+
+
+def power(blocks: int, steps: int, M: int) -> np.ndarray:
+    """[b, K] bool: steps (K - 1) (i / (M - 1))^0.4, i < M, pushed apart where they meet. What is computed late is
+    used by few steps and undone by none, so that is where refreshes are worth most; the power is the best round one
+    on the shipped policies."""
+    _check_budget(M, steps)
+    wanted = np.round((steps - 1) * (np.arange(M) / max(1, M - 1)) ** POWER).astype(int)
+    taken = wanted.copy()
+    for i in range(M - 2, -1, -1):
+        taken[i] = min(taken[i], taken[i + 1] - 1)
+    return _marked(blocks, steps, np.maximum(taken, np.arange(M)))
+
+
+UNCALIBRATED = {"uniform": uniform, "uniform-last": uniform_last, "power": power}  # by their names in a plan
 
 
 def with_tail(refresh: np.ndarray) -> np.ndarray:

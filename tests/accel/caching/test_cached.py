@@ -235,7 +235,7 @@ def test_a_schedule_of_another_network_sampler_or_shape_is_refused(beside, rando
     ddim = dataclasses.replace(whole, solver="ddim")
     with pytest.raises(InputError, match="is for the sampler"):
         built(network, ddim, backend="eager")
-    with pytest.raises(InputError, match="is for 6 blocks, .* this network has 3"):
+    with pytest.raises(InputError, match=r"is for 6 blocks, .* this network has 3"):
         built(randomised_network(layers=1), whole, backend="eager")
 
 
@@ -269,7 +269,7 @@ def test_what_is_no_json_is_refused(tmp_path):
     [
         ({}, "got nothing; wanted schedule"),
         ({"scheduler": "uniform"}, "wanted schedule, or scheduler and refreshes"),
-        ({"scheduler": "bac", "refreshes": 3}, "scheduler is 'bac', wanted uniform or uniform-last"),
+        ({"scheduler": "bac", "refreshes": 3}, "scheduler is 'bac', wanted one of uniform, uniform-last, power"),
         ({"scheduler": "uniform", "refreshes": 0}, "refreshes is 0, wanted a whole number from 1 to 10"),
         ({"scheduler": "uniform", "refreshes": 11}, "refreshes is 11"),
         ({"scheduler": "uniform", "refreshes": 3, "predictor": "x"}, "predictor is 'x'"),

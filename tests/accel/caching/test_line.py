@@ -1,5 +1,7 @@
 """A schedule as a straight line: the same sums as adding block by block, in fewer additions."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def test_a_step_with_nothing_to_refresh_is_one_addition_and_its_sum_is_made_once
 def test_a_run_between_refreshed_blocks_is_one_addition(rng):
     for step in straight_line(random_schedule(rng, blocks=12, steps=30)):
         kinds = [type(i) for i in step.instructions if not isinstance(i, Sum)]
-        assert all(not (a is b is Reuse) for a, b in zip(kinds, kinds[1:], strict=False))
+        assert all(not (a is b is Reuse) for a, b in itertools.pairwise(kinds))
 
 
 def test_sums_are_put_together_from_those_that_are_there():

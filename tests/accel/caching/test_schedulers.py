@@ -9,6 +9,7 @@ from ontick.accel.caching.schedulers import (
     adjacent_dp,
     bac,
     bubbling_union,
+    power,
     reuse_scores,
     segment_dp,
     top_n,
@@ -320,3 +321,17 @@ def test_what_cannot_be_scheduled_is_refused(rng, bubbling):
         acs(S[0], 3)
     with pytest.raises(InputError, match="not all finite"):
         segment_dp(np.where(S[0] < 0, np.nan, S[0]), 3)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 20, 100])
+def test_power_has_its_count_of_steps_the_first_and_the_last_and_gaps_that_shrink(steps):
+    for M in range(1, steps + 1):
+        refresh = power(3, steps, M)
+        taken = np.flatnonzero(refresh[0])
+        assert (refresh == refresh[0]).all()
+        assert len(taken) == M
+        assert taken[0] == 0
+        if M > 1:
+            assert taken[-1] == steps - 1
+        gaps = np.diff(taken)
+        assert (gaps[1:] <= gaps[:-1] + 1).all()  # steps are whole
