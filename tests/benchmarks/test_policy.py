@@ -16,7 +16,7 @@ from ontick.runtime import load_budget
 
 CPU = torch.device("cpu")
 FIELDS = {"case", "plan", "backend", "precision", "ms", "ratio_to_peer", "action_error", "calls", "flops", "bytes_read"}
-FIELDS |= {"peak_bytes", "bytes_floor_ms", "budget", "samples_ms"}
+FIELDS |= {"peak_bytes", "bytes_floor_ms", "budget", "samples_ms", "refreshes", "action_rms"}
 
 
 def network(**changes) -> TransformerForDiffusion:

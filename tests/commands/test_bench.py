@@ -21,7 +21,9 @@ def small(monkeypatch):
             "backend": "eager",
             "precision": "fp32",
             "action_error": 1e-7,
+            "action_rms": 1e-8,
             "calls": 100,
+            "refreshes": 100,
             "flops": 10**10,
             "bytes_read": 10**9,
             "bytes_floor_ms": 20.0,
@@ -88,3 +90,28 @@ def test_bad_usage_is_told_in_one_line(arguments, complaint, tmp_path, capsys):
 def test_the_gpu_suite_says_that_there_is_no_gpu(tmp_path, capsys):
     assert main(["bench", "policy-gpu", "--json", str(tmp_path / "b.json")]) == 2
     assert "needs a CUDA device" in capsys.readouterr().err
+
+
+def test_rows_can_be_chosen_and_stand_beside_the_peers(monkeypatch, small, tmp_path):
+    names, run_case = [], suite.run_case
+    monkeypatch.setattr(
+        suite, "run_case", lambda case, chosen, *more: (names.append(chosen), run_case(case, chosen, *more))[1]
+    )
+    path = str(tmp_path / "b.json")
+    assert main(["bench", "policy-cpu", "--quick", "--plans", "exact,power-10,exact-ddim-5", "--json", path]) == 0
+    assert names == [(*suite.PEERS, "exact", "power-10", "exact-ddim-5")]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--plans", "exact,exact"], "names something twice"),
+        (["--plans", ","], "--plans is empty"),
+        (["--plans", "exakt"], "unknown plan 'exakt'"),
+        (["--plans", "bac-77"], "no cache schedule"),
+        (["--plans", "bac-10", "--cases", "large"], "nothing is calibrated for the random weights"),
+    ],
+)
+def test_rows_that_cannot_be_had_are_refused(given, complaint, tmp_path, capsys):
+    assert main(["bench", "policy-cpu", *given, "--json", str(tmp_path / "b.json")]) == 2
+    assert complaint in capsys.readouterr().err

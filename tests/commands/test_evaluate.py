@@ -236,5 +236,30 @@ def test_the_table_has_a_column_for_modes_where_a_row_has_them(evaluate, capsys)
     more = {"mode_entropy": 1.98, "demonstrations_mode_entropy": 2.05, "clearance_mm": {"median": 6.2, "p5": 1.0}}
     print_table([row, row | more], load_budget("cpu-20hz"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].endswith("mode nats  gap mm") and max(map(len, lines)) <= 160
-    assert lines[4].endswith("1.98 of 2.05     6.2") and lines[3].endswith("-       -")
+    assert "  mode nats  gap mm  refreshes" in lines[1] and max(map(len, lines)) <= 180
+    assert "  1.98 of 2.05     6.2" in lines[4] and "             -       -" in lines[3]
+
+
+def test_a_row_tells_refreshes_and_what_acceleration_changed(evaluate, capsys, tmp_path):
+    page = tmp_path / "page.html"
+    plans = "ddpm-6,exact-ddim-4,uniform-last-2-ddpm-6"
+    _, document = evaluate("--html", str(page), episodes="1", plans=plans)
+    dense, exact, cached = document["rows"]
+    assert (dense["refreshes"], exact["refreshes"], cached["refreshes"]) == (6.0, 4.0, 3.0)
+    assert (dense["action_error"], dense["action_rms"]) == (0.0, 0.0)
+    assert 0 < exact["action_rms"] <= exact["action_error"] < 1e-4
+    assert 1e-3 < cached["action_rms"] < cached["action_error"] <= 2
+    out = capsys.readouterr().out
+    assert "refreshes: how often a block" in out and "RMS and largest difference" in out
+    assert "Refreshes a block" in page.read_text() and "Time against success" in page.read_text()
+
+
+def test_a_baseline_has_neither(evaluate):
+    _, document = evaluate(episodes="1", plans="ddim-2,robomimic-bc")
+    assert [document["rows"][1][key] for key in ("refreshes", "action_error", "action_rms")] == [None] * 3
+
+
+def test_a_plan_whose_schedule_is_not_there_is_told_before_anything_is_played(evaluate, tiny_checkpoint, capsys):
+    code, document = evaluate(plans="ddim-2,bac-7")
+    assert code == 2 and document is None
+    assert f"make it with `ontick calibrate {tiny_checkpoint} --plan bac-7`" in capsys.readouterr().err

@@ -180,3 +180,21 @@ def test_mode_names_and_disturbances_are_escaped():
     page = render_report(document(nasty))
     assert "<script" not in page
     Tags().feed(page)
+
+
+def test_plans_are_drawn_by_time_where_there_are_enough_of_them():
+    rows = [row("slow", 0), row("fast", 1), row("middle", 2)]
+    for each, p50 in zip(rows, (200.0, 2.0, 20.0), strict=True):
+        each["chunk_ms"] = {"p50": p50, "p99": 1.5 * p50, "max": 2 * p50, "n": 100}
+    page = render_report(document(*rows))
+    drawn = page[page.index("Time against success") : page.index("Success by seed")]
+    assert drawn.index(">fast<") < drawn.index(">middle<") < drawn.index(">slow<")
+    assert drawn.count("<circle") == 3
+    assert "Time against success" not in render_report(document(*rows[:2]))
+
+
+def test_refreshes_and_action_errors_are_columns_where_a_row_has_them():
+    cached = {**row("cached", 0), "refreshes": 15.1, "action_error": 0.5, "action_rms": 0.031}
+    page = render_report(document(cached, row("bc", 1)))
+    assert "<td>15.1</td>" in page and "0.031" in page and "at most 0.5" in page
+    assert "Refreshes a block" not in render_report(document(row("bc", 1)))
