@@ -64,7 +64,7 @@ def rows_of(suite: str, case: str, quick: bool) -> tuple[str, ...]:
 
 def compared(case: str, quick: bool) -> int:
     """How many chunks `action_error` is taken over."""
-    return 2 if quick or case == "large" else 4
+    return 2 if quick or case == "large" else 16
 
 
 def run_case(

@@ -48,11 +48,11 @@ class Wire:
     def __init__(self, output: Any) -> None:
         self.output = output
 
-    def __add__(self, other: "Wire") -> "Wire":
-        return Wire(_ops().add(self.output, other.output).output(0))
+    def __add__(self, other: "Wire | Tensor") -> "Wire":
+        return Wire(_ops().add(self.output, other.output if isinstance(other, Wire) else _constant(other)).output(0))
 
-    def __mul__(self, weight: float) -> "Wire":
-        return Wire(_ops().multiply(self.output, _ops().constant(np.float32(weight))).output(0))
+    def __mul__(self, weight: float | Tensor) -> "Wire":
+        return Wire(_ops().multiply(self.output, _constant(weight)).output(0))
 
     __rmul__ = __mul__
 
@@ -63,6 +63,10 @@ class Wire:
 
     def clamp(self, low: float, high: float) -> "Wire":
         return Wire(_ops().clamp(self.output, low, high).output(0))
+
+
+def _constant(value: float | Tensor) -> Any:
+    return _ops().constant(np.asarray(value, np.float32))
 
 
 class _Chunk:

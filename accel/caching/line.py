@@ -2,21 +2,24 @@
 
 Blocks that are refreshed are computed and added to the stream. Runs of cached blocks between them are one tensor each,
 summed once and added until a member changes; a step with nothing to refresh is one addition. Sums are put together
-from sums that exist already where there are some.
+from sums that exist already where there are some. Where there are tables, what is added is the sum times a scale plus a
+shift (`affine`).
 
 A value is named by what it is: a block and the step at which it was computed, or the blocks of a run and the steps of
 each. So no value is ever changed, and each is forgotten after its last use.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .predictors import predictor_named
+from ...errors import InputError
+from .predictors import AFFINE, predictor_named
 
-Value = Hashable  # (first block, (the step at which each block of the run was computed, ...))
+Value = tuple[int, tuple[int, ...]]  # (first block, the step at which each block of the run was computed)
+Corrections = Mapping[tuple[int, int], tuple[Any, Any]]  # (step, first block of a run): scale and shift, [E] each
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,22 @@ class Reuse:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """Add scale * value + shift, [E] each."""
+
+    value: Value
+    scale: Any = field(compare=False)
+    shift: Any = field(compare=False)
+
+
+Instruction = Refresh | Sum | Reuse | Corrected
+
+
+@dataclass(frozen=True)
 class Step:
     """What is done at a step, in order; `forget`: values that nothing reads afterwards."""
 
-    instructions: tuple[Refresh | Sum | Reuse, ...]
+    instructions: tuple[Instruction, ...]
     forget: tuple[Value, ...]
 
     @property
@@ -54,20 +69,27 @@ class Step:
         return any(isinstance(instruction, Refresh) for instruction in self.instructions)
 
 
-def straight_line(refresh: np.ndarray, predictor: str = "reuse") -> tuple[Step, ...]:
-    """refresh: [blocks, S] bool, column 0 all true -> a `Step` for each of the S steps."""
+def straight_line(
+    refresh: np.ndarray, predictor: str = "reuse", corrections: Corrections | None = None
+) -> tuple[Step, ...]:
+    """refresh: [blocks, S] bool, column 0 all true -> a `Step` for each of the S steps. corrections: of every run, for
+    the predictor affine alone. Raises InputError."""
+    if (predictor == AFFINE) != (corrections is not None):
+        raise InputError(f"predictor {predictor} {'needs its tables' if corrections is None else 'has no tables'}")
     kept, weights = predictor_named(predictor)
     taken: list[list[int]] = [[] for _ in refresh]  # steps at which each block was computed, newest first
     known: set[Value] = set()
     steps = []
     for k in range(refresh.shape[1]):
-        instructions: list[Refresh | Sum | Reuse] = []
+        instructions: list[Instruction] = []
         for first, stop in _pieces(refresh[:, k], taken):
             if refresh[first, k]:
                 taken[first] = [k, *taken[first]][:kept]
                 instructions.append(Refresh(first, (first, (k,))))
             else:
                 instructions += _reused(first, taken[first:stop], weights(k, taken[first]), known)
+                if corrections is not None:
+                    instructions[-1] = _corrected(instructions[-1], (k, first), corrections)
         steps.append(instructions)
     return _with_lifetimes(steps)
 
@@ -83,6 +105,8 @@ def follow(step: Step, h: Any, values: dict[Value, Any], branch: Callable[[int, 
             for part in instruction.parts[1:]:
                 total = total + values[part]
             values[instruction.value] = total
+        elif isinstance(instruction, Corrected):
+            h = h + (values[instruction.value] * instruction.scale + instruction.shift)
         else:
             for weight, value in instruction.terms:
                 h = h + (values[value] if weight == 1.0 else values[value] * weight)
@@ -121,6 +145,12 @@ def _reused(
     return [*sums, Reuse(tuple(terms))]
 
 
+def _corrected(reuse: Any, run: tuple[int, int], corrections: Corrections) -> Corrected:
+    if run not in corrections:
+        raise InputError(f"no table for the run from block {run[1]} at step {run[0]}; fit them for this schedule")
+    return Corrected(reuse.terms[0][1], *corrections[run])
+
+
 def _fewest_parts(first: int, steps: tuple[int, ...], known: set[Value]) -> tuple[Value, ...]:
     """The run as a chain of known sums and single blocks, the fewest there are: a shortest path from left to right."""
     best: list[tuple[Value, ...]] = [()]
@@ -134,7 +164,7 @@ def _fewest_parts(first: int, steps: tuple[int, ...], known: set[Value]) -> tupl
     return best[-1]
 
 
-def _with_lifetimes(steps: list[list[Refresh | Sum | Reuse]]) -> tuple[Step, ...]:
+def _with_lifetimes(steps: list[list[Instruction]]) -> tuple[Step, ...]:
     last: dict[Value, int] = {}
     for k, instructions in enumerate(steps):
         for instruction in instructions:
@@ -146,8 +176,8 @@ def _with_lifetimes(steps: list[list[Refresh | Sum | Reuse]]) -> tuple[Step, ...
     return tuple(Step(tuple(s), tuple(f)) for s, f in zip(steps, forget, strict=True))
 
 
-def _touched(instruction: Refresh | Sum | Reuse) -> list[Value]:
-    if isinstance(instruction, Refresh):
+def _touched(instruction: Instruction) -> list[Value]:
+    if isinstance(instruction, Refresh | Corrected):
         return [instruction.value]
     if isinstance(instruction, Sum):
         return [instruction.value, *instruction.parts]

@@ -5,6 +5,7 @@ taylor-P           the polynomial through its last P + 1 values, at this step (T
                    differences, since refreshes need not lie evenly)
 adams-bashforth-P  the same for P values that lie one interval apart, wherever they lie: weights 2, -1 or 3, -3, 1
                    (AB-Cache, arXiv 2504.10540)
+affine             its last value times a scale plus a shift, of tables that were fitted (CacheQuant; see `affine`)
 
 While a branch has fewer values than that, a lower order is used.
 """
@@ -14,6 +15,9 @@ from collections.abc import Callable, Sequence
 from ...errors import InputError
 
 Weights = Callable[[int, Sequence[int]], tuple[float, ...]]  # (step, steps of the last values, newest first)
+
+
+AFFINE = "affine"
 
 
 def _reuse(step: int, taken: Sequence[int]) -> tuple[float, ...]:
@@ -46,6 +50,7 @@ PREDICTORS: dict[str, tuple[int, Weights]] = {  # name: (values that are kept, w
     "taylor-2": (3, _taylor(2)),
     "adams-bashforth-2": (2, _adams_bashforth(2)),
     "adams-bashforth-3": (3, _adams_bashforth(3)),
+    AFFINE: (1, _reuse),  # of what its tables are applied to
 }
 
 

@@ -12,6 +12,7 @@ import ontick
 from ontick import accel
 from ontick.accel.exact import SWITCHES
 from ontick.benchmarks.exact_switches import ladder, left_out
+from ontick.benchmarks.fair_fight import best, draw, kind_of, table
 from ontick.diffusion import load_plan
 from ontick.policy import TransformerConfig, TransformerForDiffusion
 
@@ -46,3 +47,48 @@ def test_the_gpu_script_runs_from_end_to_end_on_a_cpu(tmp_path):
     told = json.loads((tmp_path / "policy-cpu-profile.json").read_text())
     assert told["kernels"] > 0 and told["wall_ms"]["n"] == 20
     assert "passed" in (tmp_path / "policy-cpu-tests.txt").read_text()
+
+
+# -- the fair fight ----------------------------------------------------------------------------------------------------
+
+
+def fought(plan: str, p50: float, wins: int, entropy: float | None = None) -> dict:
+    chunk_ms = {"p50": p50, "p99": 2 * p50}
+    outcomes = [i < wins for i in range(20)]
+    interval = {"success_low": wins / 20 - 0.1, "success_high": min(1.0, wins / 20 + 0.1)}
+    modes = {"mode_entropy": entropy, "mode_entropy_interval": entropy and [entropy - 0.1, entropy + 0.1]}
+    row = {"task": "t", "plan": plan, "chunk_ms": chunk_ms, "successes": wins, "episodes": 20, "outcomes": outcomes}
+    return {**row, **interval, **modes}
+
+
+FOUGHT = [
+    fought("exact", 100.0, 19, 2.0),
+    fought("global-10", 30.0, 19, 1.9),
+    fought("bac-10", 45.0, 18, 2.0),
+    fought("exact-ddim-20", 20.0, 18, 2.0),
+    fought("exact-ddim-2", 5.0, 10, 1.2),
+    fought("global-5-ddim-20", 9.0, 19, 1.8),
+    fought("robomimic-bc", 0.1, 20),
+]
+
+
+def test_plans_are_told_apart_by_kind():
+    kinds = [kind_of(row["plan"]) for row in FOUGHT]
+    fewer = "fewer steps"
+    assert kinds == ["dense", "caching", "caching", fewer, fewer, "caching on fewer steps", None]
+
+
+def test_the_best_of_a_kind_fits_its_budget_and_succeeds_most():
+    assert best(FOUGHT, "caching", 50.0)["plan"] == "global-10"
+    assert best(FOUGHT, "fewer steps", 50.0)["plan"] == "exact-ddim-20"
+    assert best(FOUGHT, "fewer steps", 10.0)["plan"] == "exact-ddim-2"
+    assert best(FOUGHT, "caching", 20.0) is None
+
+
+def test_the_fight_is_told_for_each_budget_and_kind_and_drawn(tmp_path):
+    lines = table(FOUGHT)
+    assert len(lines) == 2 + 4 * 3
+    assert lines[2].startswith("| 1/2: 50.0 | caching | global-10 | 30.0 | 19/20 | +0.0")
+    assert "nothing fits" in lines[-3]
+    draw({"t": FOUGHT, "without modes": [{**row, "mode_entropy": None} for row in FOUGHT]}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ontick.accel.caching.line import Refresh, Reuse, Sum, follow, straight_line
-from ontick.accel.caching.predictors import PREDICTORS, predictor_named
+from ontick.accel.caching.line import Corrected, Refresh, Reuse, Sum, follow, straight_line
+from ontick.accel.caching.predictors import AFFINE, PREDICTORS, predictor_named
 from ontick.errors import InputError
 
 
@@ -40,7 +40,7 @@ def added_one_by_one(refresh, outputs, predictor):
     return np.array(streams)
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", [name for name in PREDICTORS if name != AFFINE])
 @pytest.mark.parametrize("seed", range(5))
 def test_it_adds_what_adding_block_by_block_adds(seed, predictor):
     rng = np.random.default_rng(seed)
@@ -106,6 +106,43 @@ def test_adams_bashforth_extrapolates_one_interval():
     outputs = np.arange(10.0)[None] * 2
     got, _ = run(straight_line(refresh, "adams-bashforth-2"), outputs)
     assert got[7] == got[8] == got[9] == outputs[0, 9]  # 2 x the value at 6, less that at 3
+
+
+def test_a_corrected_run_is_its_sum_scaled_and_shifted(rng):
+    refresh, outputs = random_schedule(rng), rng.standard_normal((7, 12))
+    runs = [
+        (k, i.terms[0][1]) for k, s in enumerate(straight_line(refresh)) for i in s.instructions if type(i) is Reuse
+    ]
+    tables = {(k, first): rng.standard_normal(2) for k, (first, _) in runs}
+    got, values = run(straight_line(refresh, AFFINE, tables), outputs)
+    wanted = np.where(refresh, outputs, 0).sum(0)
+    for k, (first, taken) in runs:
+        scale, shift = tables[k, first]
+        wanted[k] += scale * sum(outputs[first + i, at] for i, at in enumerate(taken)) + shift
+    np.testing.assert_allclose(got, wanted, atol=1e-10)
+    assert values == {}
+
+
+def test_a_corrected_line_is_as_long_as_a_plain_one(rng):
+    refresh = random_schedule(rng, blocks=12, steps=30)
+    plain = straight_line(refresh)
+    tables = {(k, i.terms[0][1][0]): (1, 0) for k, s in enumerate(plain) for i in s.instructions if type(i) is Reuse}
+    corrected = straight_line(refresh, AFFINE, tables)
+    for one, other in zip(plain, corrected, strict=True):
+        assert [type(i) for i in other.instructions] == [
+            Corrected if type(i) is Reuse else type(i) for i in one.instructions
+        ]
+        assert one.forget == other.forget
+
+
+def test_tables_are_for_the_affine_predictor_which_needs_all_of_them():
+    refresh = np.array([[True, False], [True, False]])
+    with pytest.raises(InputError, match="predictor affine needs its tables"):
+        straight_line(refresh, AFFINE)
+    with pytest.raises(InputError, match="predictor taylor-1 has no tables"):
+        straight_line(refresh, "taylor-1", {(1, 0): (1, 0)})
+    with pytest.raises(InputError, match="no table for the run from block 0 at step 1"):
+        straight_line(refresh, AFFINE, {(1, 1): (1, 0)})
 
 
 def test_an_unknown_predictor_is_refused():
