@@ -34,7 +34,9 @@ def main() -> None:
         [task] = {row["task"] for row in document["rows"]}
         checkpoint = load_checkpoint(ASSETS / "diffusion-transformer" / task.replace("/", "-"))
         obs = list(played(checkpoint, 8, 2)[:, None])
-        plans = {asked["plan"]["name"]: Plan.from_dict(asked["plan"]) for asked in document["request"]["rows"]}
+        played_plans = {row["plan"] for row in document["rows"]}
+        asked = [Plan.from_dict(row["plan"]) for row in document["request"]["rows"]]
+        plans = {plan.name: plan for plan in asked if plan.name in played_plans}
         device = torch.device("cpu")
         contestants = [Ours(name, plan, checkpoint.network, device) for name, plan in plans.items()]
         with torch.inference_mode(), progress_bar(CHUNKS + 1, task, "round") as bar:

@@ -38,7 +38,7 @@ def draw_refreshes(axis: Any, schedule: CacheSchedule) -> None:
 
     colours = matplotlib.colors.ListedColormap(["#eef1f5", OUR_COLOUR])
     axis.imshow(schedule.refresh, aspect="auto", interpolation="nearest", cmap=colours, vmin=0, vmax=1)
-    _name_blocks(axis, [_short(name) for name in schedule.blocks])
+    _name_blocks(axis, [short_name(name) for name in schedule.blocks])
     told = f"{schedule.about.get('plan', 'schedule')}: {schedule.refreshes:.1f} refreshes a block"
     axis.set_title(f"{told}; blue is computed, grey is reused", loc="left", fontsize=10)
     axis.set_xlabel("step, from noise to clean")
@@ -58,7 +58,7 @@ def draw_neighbours(axis: Any, maps: Maps) -> None:
         norm=matplotlib.colors.LogNorm(),
         extent=(0.5, steps - 0.5, len(change) - 0.5, -0.5),
     )
-    _name_blocks(axis, [_short(name) for name in maps.names])
+    _name_blocks(axis, [short_name(name) for name in maps.names])
     axis.set_title("how much a branch changes from one step to the next (1 - cosine)", loc="left", fontsize=10)
     axis.set_xlabel("step, from noise to clean")
     axis.figure.colorbar(shown, ax=axis, pad=0.01)
@@ -66,7 +66,7 @@ def draw_neighbours(axis: Any, maps: Maps) -> None:
 
 def draw_map(axis: Any, maps: Maps, block: int) -> None:
     shown = axis.imshow(maps.cosine[block], cmap="viridis", vmin=maps.cosine[block].min(), vmax=1)
-    axis.set_title(f"{_short(maps.names[block])}: cosine of steps", loc="left", fontsize=10)
+    axis.set_title(f"{short_name(maps.names[block])}: cosine of steps", loc="left", fontsize=10)
     axis.figure.colorbar(shown, ax=axis, fraction=0.046)
 
 
@@ -81,6 +81,7 @@ def _name_blocks(axis: Any, names: list[str]) -> None:
     axis.set_yticks(range(0, len(names), every), names[::every], fontsize=7)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A block's name for a narrow axis: "3 FFN"."""
     layer, _, kind = name.partition(".")
     return f"{layer} {SHORT.get(kind, kind)}"
