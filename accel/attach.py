@@ -229,12 +229,15 @@ def _uniform(plan: Plan, blocks: int) -> np.ndarray:
             f"plan {plan.name!r} caches nothing; wanted one that does, as uniform-last-10, "
             "or schedule=load_schedule(file)"
         )
-    if set(settings) != {"scheduler", "refreshes"} or settings["scheduler"] not in UNCALIBRATED:
+    scheduler, refreshes = settings.get("scheduler"), settings.get("refreshes")
+    known = isinstance(scheduler, str) and scheduler in UNCALIBRATED
+    if set(settings) != {"scheduler", "refreshes"} or not known or type(refreshes) is not int:
         raise InputError(
             f"plan {plan.name!r}, cache: got {settings}; a network that is not ours takes scheduler "
-            f"({', '.join(UNCALIBRATED)}) and refreshes alone; give a calibrated one as schedule=load_schedule(file)"
+            f"({', '.join(UNCALIBRATED)}) and refreshes, a whole number, alone; "
+            "give a calibrated one as schedule=load_schedule(file)"
         )
-    return UNCALIBRATED[settings["scheduler"]](blocks, _steps(plan), settings["refreshes"])
+    return UNCALIBRATED[scheduler](blocks, _steps(plan), refreshes)
 
 
 def _steps(plan: Plan) -> int:

@@ -87,8 +87,8 @@ class TaylorGate(Gate):
         self._denoiser, self._label = program.denoiser, program.grid.label
         self._threshold, self._order = threshold, order
         blocks = program.denoiser.blocks()
-        self._first = [block for block in blocks if block.layer == blocks[0].layer]
-        self._rest = blocks[len(self._first) :]
+        self._first = sum(block.layer == blocks[0].layer for block in blocks)  # those of the first layer
+        self._rest = blocks[self._first :]
 
     def __call__(
         self, x: Tensor, step: int, context: Any, index: Tensor, carry: Factors | None
@@ -96,8 +96,9 @@ class TaylorGate(Gate):
         """x: [B, N, D...] -> the network's output, from the stream or from its forecast."""
         label = x.new_full(x.shape[:2], float(self._label[step]), dtype=torch.float32)
         asked = Asked(label, context, Rows(index, step=step))
-        told = self._denoiser.tell(asked)
-        h = _through(self._first, self._denoiser.enter(x, asked), told)
+        told, blocks = self._denoiser.tell(asked), self._denoiser.blocks()
+        self._rest = blocks[self._first :]
+        h = _through(blocks[: self._first], self._denoiser.enter(x, asked), told)
         if self._forced(step):
             self.counts.calls += 1
             h, carry = self._whole(h, told, step, carry)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import accel
-from ..diffusion import Plan, Program, run_chunk
+from ..diffusion import Plan, Program, load_plan, run_chunk
 from ..policy import TransformerForDiffusion
 from .counting import chunk_bytes, chunk_flops, flops_of, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
@@ -23,9 +23,13 @@ class Contestant(ABC):
     backend: str = "eager"
     precision: str = "fp32"
     calls: int
-    refreshes: float  # of a block in a chunk
+    refreshes: float | None  # of a block in a chunk; None: decided as it runs
     rounds: bool = True  # whether it differs from the plain sampler by rounding alone
-    sampler: str  # the plain plan of the same grid, solver and noise, by name
+    sampler: Plan  # the plain plan of the same grid, solver and noise
+
+    def gate(self) -> dict[str, float] | None:
+        """calls and host_syncs of a chunk, the mean so far, of a program that decides them as it runs."""
+        return None
 
     @abstractmethod
     def answer(self, obs: Tensor, birth: int) -> Tensor:
@@ -48,9 +52,18 @@ class Ours(Contestant):
         self.program = accel.build(network, plan, shape, positions, device=str(device))
         self.backend, self.calls = self.program.backend, self.program.calls
         self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
+        if getattr(self.program.rewritten, "dynamic", False):
+            self.refreshes = None
         exact = all(accel.find_accelerator(accelerator).exact for accelerator in plan.accelerators)
         self.rounds = exact and plan.precision == "fp32"
-        self.sampler = f"{plan.solver}-{plan.grid.steps}"
+        self.sampler = plan.plain()
+
+    def gate(self) -> dict[str, float] | None:
+        counts = getattr(self.program.rewritten, "counts", None)
+        if counts is None or not counts.calls:
+            return None
+        chunks = (counts.calls + counts.skips) / self.program.grid.steps
+        return {"calls": counts.calls / chunks, "host_syncs": counts.host_syncs / chunks}
 
     def answer(self, obs: Tensor, birth: int) -> Tensor:
         return run_chunk(self.program, self.program.prepare(obs), SEED, torch.tensor([birth]), device=obs.device)
@@ -66,8 +79,8 @@ class Peer(Contestant):
 
     def __init__(self, solver: str, steps: int, network: TransformerForDiffusion, plain: Program) -> None:
         c = network.config
-        self.sampler, self.calls, self.refreshes = f"{solver}-{steps}", steps, steps
-        self.name = f"peer-{self.sampler}"
+        self.sampler, self.calls, self.refreshes = load_plan(f"{solver}-{steps}"), steps, steps
+        self.name = f"peer-{solver}-{steps}"
         self._solver, self._plain = solver, plain
         self._scheduler = {"ddpm": ddpm_scheduler, "ddim": ddim_scheduler}[solver](c.train_levels)
         device = network.pos_emb.device

@@ -21,6 +21,7 @@ from ontick.commands.progress import progress_bar
 from ontick.diffusion import Plan
 from ontick.files import write_whole
 from ontick.policy import load_checkpoint
+from ontick.runtime import describe_machine, load_budget
 
 CHUNKS = 60
 
@@ -35,16 +36,19 @@ def main() -> None:
         checkpoint = load_checkpoint(ASSETS / "diffusion-transformer" / task.replace("/", "-"))
         obs = list(played(checkpoint, 8, 2)[:, None])
         played_plans = {row["plan"] for row in document["rows"]}
-        asked = [Plan.from_dict(row["plan"]) for row in document["request"]["rows"]]
+        asked = [Plan.from_dict(row["plan"]) for row in document["request"]["rows"] if isinstance(row["plan"], dict)]
         plans = {plan.name: plan for plan in asked if plan.name in played_plans}
         device = torch.device("cpu")
         contestants = [Ours(name, plan, checkpoint.network, device) for name, plan in plans.items()]
         with torch.inference_mode(), progress_bar(CHUNKS + 1, task, "round") as bar:
             times = interleaved(contestants, obs, device, CHUNKS, bar.update)
-        for row in document["rows"]:
+        budget = load_budget(document["budget"]["name"])
+        document["retimed"] = {"machine": describe_machine(), "chunks": CHUNKS}
+        for row in (row for row in document["rows"] if row["plan"] in times):
             seconds = times[row["plan"]]
             row["chunk_ms"] = {**percentiles(seconds), "max": float(np.max(seconds) * 1e3)}
             row["latency_ms"] = np.round(seconds * 1e3, 3).tolist()
+            row["met"], row["misses"] = budget.met(seconds), int((seconds > budget.deadline_s).sum())
             print(f"{row['plan']:24} {row['chunk_ms']['p50']:7.2f} ms p50, {row['chunk_ms']['p99']:7.2f} p99")
         write_whole(file, json.dumps(document, indent=1) + "\n")
 

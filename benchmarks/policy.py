@@ -8,6 +8,7 @@ all alike, after a warm-up that is not counted, each waiting for its device.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import accel
-from ..accel.caching import with_schedules
+from ..accel.caching import sampler_of, with_schedules
 from ..diffusion import Plan, load_plan
 from ..errors import InputError, RunFailed
 from ..policy import TransformerConfig, TransformerForDiffusion, load_checkpoint
@@ -96,6 +97,7 @@ def run_case(
             **errors[c.name],
             "calls": c.calls,
             "refreshes": c.refreshes,
+            "gate": c.gate(),
             **work[c.name],
             "peak_bytes": peaks[c.name],
             "bytes_floor_ms": work[c.name]["bytes_read"] / rates[c.name] * 1e3,
@@ -187,15 +189,15 @@ def action_errors(
     plain: dict[str, Tensor] = {}
     errors = {}
     for contestant in contestants:
-        sampler = contestant.sampler
+        sampler = json.dumps(sampler_of(contestant.sampler))
         if sampler not in plain:
-            twin = Ours(sampler, load_plan(sampler), network, observations[0].device)
+            twin = Ours(sampler, contestant.sampler, network, observations[0].device)
             plain[sampler] = torch.stack([twin.at_noise(obs, i)[:, executed] for i, obs in enumerate(observations)])
         got = torch.stack([contestant.at_noise(obs, i)[:, executed] for i, obs in enumerate(observations)])
         difference = (got - plain[sampler]).double()
         largest = difference.abs().max().item()
         if not largest <= (1e-2 if contestant.rounds else 2.0):  # nor NaN
-            raise RunFailed(f"{contestant.name} is {largest:g} away from plain {sampler}, which is no rounding")
+            raise RunFailed(f"{contestant.name} is {largest:g} away from its plain sampler, which is no rounding")
         errors[contestant.name] = {"action_error": largest, "action_rms": difference.pow(2).mean().sqrt().item()}
     return errors
 

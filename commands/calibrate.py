@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .. import __version__, accel
 from ..accel.caching import CacheSchedule, sampler_of
-from ..accel.caching.cached import FOLDER
+from ..accel.caching.affine import fit_affine
+from ..accel.caching.cached import FOLDER, TABLES
 from ..accel.caching.evaluator import ActionError
 from ..accel.caching.features import Maps, measure_maps
 from ..accel.caching.global_budget import budget_of, global_schedule
@@ -29,8 +30,9 @@ from ..diffusion.plans import CACHED
 from ..errors import InputError
 from ..files import check_place
 from ..policy import Checkpoint, load_checkpoint
+from ..runtime import describe_machine
 from .families import check_device
-from .observations import demonstrated, played
+from .observations import AN_EPISODE, demonstrated, played
 from .progress import progress_bar
 
 SAMPLES = {"bac": 16, "global": 32}  # 0 for those that look at nothing
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds and of the noise")
     parser.add_argument("--united", type=int, default=UNITED, metavar="N", help="bac: branches of the bubbling union")
     parser.add_argument("--form", choices=FORMS, default=FORMS[0], help="bac: the scheduler's segment score")
+    parser.add_argument("--affine", action="store_true", help="also fit the tables of the predictor affine, beside it")
     parser.add_argument("--no-tail", action="store_true", help="bac: without the forced refresh of the last step")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
 
@@ -75,17 +78,25 @@ def run(options: argparse.Namespace) -> int:
     samples = SAMPLES.get(scheduler, 0) if options.samples is None else options.samples
     if samples < 1 and (scheduler in SAMPLES or options.samples is not None):
         raise InputError(f"--samples is {samples}, wanted at least 1")
+    plan = load_plan(options.plan)
+    least = 2 if scheduler == "global" else 1
+    if not least <= nominal <= plan.grid.steps:
+        raise InputError(f"--plan {options.plan}: {nominal} refreshes, wanted {least} to {plan.grid.steps}, its steps")
+    if options.affine and not samples:
+        raise InputError("--affine is fitted on samples: give --samples N")
+    if options.united < 0:
+        raise InputError(f"--united is {options.united}, wanted 0 (no union) or more")
     check_device(options.device)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.checkpoint, options.device)
     out = Path(options.out or Path(options.checkpoint) / FOLDER / f"{options.plan}.json")
     if check_place(out).is_dir() or out.suffix != ".json":
         raise InputError(f"--out {out}: wanted the name of a .json file")
-    plan = load_plan(options.plan)
-    obs = _observations(checkpoint, samples + HELD_OUT, options)
+    others = -(-samples // AN_EPISODE) * AN_EPISODE  # where the first episode begins that is not calibrated on
+    obs = _observations(checkpoint, others + HELD_OUT, options)
     subject = _subject(checkpoint, plan, options.device, obs[:samples], options.seed)
     refresh, about = MAKERS[scheduler](subject, nominal, options)
-    held_out = _error(subject, obs[samples:], options.seed + samples)
+    held_out = _error(subject, obs[others:], options.seed + others)
     about = {
         "plan": options.plan,
         "scheduler": scheduler,
@@ -95,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         "observations": options.data or f"episodes of {checkpoint.about.get('task')}",
         "seed": options.seed,
         "held_out": {
-            "samples": len(obs) - samples,
+            "samples": len(obs) - others,
             "action_rms": float(held_out(refresh[None])[0]),
             "median_rms": float(np.median(held_out.per_sample(refresh[None])[0])),
             "action_error": float(held_out.largest(refresh[None])[0]),
@@ -110,6 +121,11 @@ def run(options: argparse.Namespace) -> int:
         about=about,
     )
     schedule.save(out)
+    if options.affine:
+        fit_affine(subject.program, refresh, subject.obs, subject.seeds, network=schedule.network).save(
+            out.with_suffix(TABLES)
+        )
+        print(f"tables: {out.with_suffix(TABLES)}")
     _tell(schedule, about, out)
     _draw(schedule, subject, out.with_suffix(".png"))
     return 0
@@ -147,7 +163,12 @@ def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tupl
             bar.update(done - bar.n)
 
         refresh = global_schedule(error, cost, subject.kinds, steps, budget_ms, advance, EVALUATIONS)
-    told = {"cost_model": cost.to_dict(), "budget_ms": budget_ms, "predicted_ms": cost(refresh, subject.kinds)}
+    told = {
+        "cost_model": {**cost.to_dict(), "backend": subject.plan.backend, "machine": describe_machine()},
+        "budget_ms": budget_ms,
+        "predicted_ms": cost(refresh, subject.kinds),
+        "evaluations": EVALUATIONS,
+    }
     return refresh, told
 
 

@@ -111,8 +111,9 @@ def run(options: argparse.Namespace) -> int:
             samples_s = _measure(policy, windows, budget, timing) if trace is None else _recorded(trace, entry)
             charge = Charge(samples_s) if options.charge else Charge.none()
             job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance)
+            changed = _accelerated(policy, windows)  # before anything is played: a plan that gives NaN ends here
             row = _play_row(evaluator, job, entry, samples_s, timing)
-            document["rows"].append({**row, "backend": backends[entry.key], **_accelerated(policy, windows)})
+            document["rows"].append({**row, "backend": backends[entry.key], **changed})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew

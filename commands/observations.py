@@ -26,7 +26,9 @@ def played(checkpoint: Checkpoint, n: int, base_seed: int, tick: Callable[[], An
     policy = _Watched(checkpoint, load_plan(SAMPLER))
     taken: list[np.ndarray] = []
     env = task.make()
-    for seed in demonstration_seeds(base_seed, -(-n // AN_EPISODE)):
+    for seed in demonstration_seeds(base_seed, n):  # as many episodes as it takes
+        if len(taken) >= n:
+            break
         observation, _ = env.reset(seed=seed)
         policy.reset([0], [seed])
         done = False
@@ -41,16 +43,23 @@ def played(checkpoint: Checkpoint, n: int, base_seed: int, tick: Callable[[], An
 
 
 def demonstrated(checkpoint: Checkpoint, n: int, path: str | Path) -> Tensor:
-    """n normalised windows [n, To, Do] of demonstrations, evenly spread over all steps. Raises InputError."""
+    """n normalised windows [n, To, Do] of demonstrations, episode after episode, evenly spread over each. Raises
+    InputError."""
     data = read_demonstrations(path)
     steps = checkpoint.network.config.n_obs_steps
-    starts = [row for i in range(len(data)) for row in range(data.episode(i).start, data.episode(i).stop - steps + 1)]
-    if len(starts) < n:
-        raise InputError(f"{path} has {len(starts)} windows of {steps} observations, wanted {n}; ask for fewer samples")
+    episodes = [list(range(data.episode(i).start, data.episode(i).stop - steps + 1)) for i in range(len(data))]
+    if sum(map(len, episodes)) < n:
+        there = f"{sum(map(len, episodes))} windows of {steps} observations"
+        raise InputError(f"{path} has {there}, wanted {n}; ask for fewer samples")
+    each = AN_EPISODE  # windows of an episode: more where there are few episodes
+    while sum(min(each, len(starts)) for starts in episodes) < n:
+        each += AN_EPISODE
+    starts = [start for episode in _spread(episodes, -(-n // each)) for start in _spread(episode, each)]
+    starts += [start for episode in episodes for start in episode if start not in starts]  # short ones give less
     dim = checkpoint.network.config.observation_dim
     if data.observations.shape[1] != dim:
         raise InputError(f"{path} has {data.observations.shape[1]} observations a step, the checkpoint takes {dim}")
-    return _normalised(checkpoint, np.stack([data.observations[s : s + steps] for s in _spread(starts, n)]))
+    return _normalised(checkpoint, np.stack([data.observations[s : s + steps] for s in starts[:n]]))
 
 
 class _Watched(DiffusionPolicy):

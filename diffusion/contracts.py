@@ -76,6 +76,12 @@ class Denoiser(ABC):
         """The residual branches in order, so that accelerators can see them; empty where a network lists none."""
         return []
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it shows itself as a residual stream: blocks, and what stands before and after them."""
+        parts = ("enter", "tell", "leave")
+        return all(getattr(type(self), part) is not getattr(Denoiser, part) for part in parts) and bool(self.blocks())
+
     def enter(self, x: Tensor, asked: Asked) -> Tensor:
         """[B, N, D...] -> the residual stream [B, N, E] before the first block."""
         raise NotImplementedError(f"{type(self).__name__} writes neither predict nor enter")

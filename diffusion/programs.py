@@ -93,7 +93,8 @@ class Program:
               the network's output. x, output [B, R, D...] and carry [B, R, ...] in position order, tick [B] on the
               host; carry is what the tick before gave for the same positions, None where it gave nothing
     skipped   network calls of a chunk that a rewritten look leaves out
-    refreshes how often a residual branch is computed in a chunk, the mean over blocks; None: at every call
+    refreshes how often a residual branch is computed in a chunk, or, in a staggered program, in a position's steps, the
+              mean over blocks; None: at every call
     executor  runs the unrolled chunk; None: eagerly
     """
 

@@ -41,12 +41,18 @@ class DiffusionPolicy:
         self.program: Program = build(checkpoint.network, plan, (config.action_dim,), config.horizon)
         self.calls_per_chunk = self.program.calls
         self.backend = self.program.backend
-        refreshes = self.program.refreshes
-        self.refreshes = float(self.calls_per_chunk) if refreshes is None else refreshes  # of a block, in a chunk
         self._seed: dict[int, int] = {}
         self._births: dict[int, int] = {}
         self._queue: dict[int, list[np.ndarray]] = {}
         self._window: dict[int, np.ndarray] = {}
+
+    @property
+    def refreshes(self) -> float | None:
+        """How often a block of the network is computed in a chunk, the mean over blocks; None where the program decides
+        that as it runs."""
+        if getattr(self.program.rewritten, "dynamic", False):
+            return None
+        return float(self.calls_per_chunk) if self.program.refreshes is None else self.program.refreshes
 
     def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> None:
         """Start episodes: lane i draws its noise from seeds[i], from its first chunk on."""

@@ -77,7 +77,7 @@ def _line_of(program: Program) -> Sequence[Step] | None:
     if isinstance(program.rewritten, CachedLook):
         return program.rewritten.line
     branches = len(program.denoiser.blocks()) * program.grid.steps
-    if program.rewritten is not None or not 0 < branches <= ONE_MODEL:
+    if program.rewritten is not None or not program.denoiser.is_stream or branches > ONE_MODEL:
         return None
     return straight_line(np.ones((len(program.denoiser.blocks()), program.grid.steps), bool))
 

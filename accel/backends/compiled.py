@@ -74,16 +74,25 @@ class _Parts:
 
     def __init__(self, program: Program, device: torch.device) -> None:
         self._places = levels_of(program, device).place
-        self.enter, self._tell, self.leave = (
+        self._enter, self._tell, self._leave = (
             _own_code(part) for part in (program.denoiser.enter, program.denoiser.tell, program.denoiser.leave)
         )
         self._blocks = [
             dataclasses.replace(block, branch=_own_code(block.branch)) for block in program.denoiser.blocks()
         ]
 
+    def enter(self, x: Tensor, asked: Asked) -> Tensor:
+        return self._enter(x, self._placed(asked))
+
     def tell(self, asked: Asked) -> Any:
+        return self._tell(self._placed(asked))
+
+    def leave(self, h: Tensor, asked: Asked) -> Tensor:
+        return self._leave(h, self._placed(asked))
+
+    def _placed(self, asked: Asked) -> Asked:
         assert asked.rows is not None and isinstance(asked.rows.step, int), "the chunk knows its steps"
-        return self._tell(asked._replace(rows=asked.rows._replace(step=self._places[asked.rows.step])))
+        return asked._replace(rows=asked.rows._replace(step=self._places[asked.rows.step]))
 
     def blocks(self) -> list[Block]:
         return self._blocks

@@ -17,12 +17,13 @@ cached belongs to position ids (`staggered`).
 import copy
 import dataclasses
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion import Asked, Plan, Program, Rows
 from ...errors import InputError
@@ -99,8 +100,9 @@ class Cache(Accelerator):
         """See `Accelerator`. Refused: a denoiser without blocks, steps that another accelerator has rewritten, a
         schedule of another network, sampler or shape, and one that refreshes everything."""
         blocks = tuple(block.name for block in program.denoiser.blocks())
-        if not blocks:
-            raise InputError(f"{type(program.denoiser).__name__} lists no blocks (Denoiser.blocks), so none is cached")
+        if not program.denoiser.is_stream:
+            kind = type(program.denoiser).__name__
+            raise InputError(f"{kind} is no residual stream (Denoiser.blocks, enter, tell, leave), so none is cached")
         if program.rewritten is not None:
             raise InputError("another accelerator decides already what is asked at each step; leave one out")
         predictor = settings.get("predictor", "reuse")
@@ -141,7 +143,7 @@ def with_schedules(plan: Plan, checkpoint: str | Path) -> Plan:
             raise InputError(
                 f"plan {plan.name!r}: no tables {tables} of the predictor affine; make them by `fit_affine`"
             )
-        settings["tables"] = str(tables)
+        settings["tables"], settings["tables_sha256"] = str(tables), sha256(tables.read_bytes()).hexdigest()
     if settings == plan.accelerators.get("cache", {}):
         return plan
     return dataclasses.replace(plan, accelerators={**plan.accelerators, "cache": settings})
@@ -150,7 +152,7 @@ def with_schedules(plan: Plan, checkpoint: str | Path) -> Plan:
 def _schedule_of(
     settings: Mapping[str, Any], blocks: tuple[str, ...], program: Program, axis: int, use: Use
 ) -> CacheSchedule:
-    given = set(settings) - {"predictor", "tables"}
+    given = set(settings) - {"predictor", "tables", "tables_sha256"}
     if given == {"scheduler", "refreshes"}:
         refresh = _scheduler_named(settings["scheduler"])(len(blocks), axis, _count(settings["refreshes"], axis))
         return CacheSchedule(refresh=refresh, blocks=blocks, sampler=sampler_of(program.plan))
@@ -162,6 +164,8 @@ def _schedule_of(
     if isinstance(named, str) and not named.endswith(".json"):
         raise InputError(f"{origin} is beside no checkpoint here; give its .json, or build by `with_schedules`")
     schedule = load_schedule(named) if isinstance(named, str) else schedule_from(named, origin)
+    if schedule.network is not None and not isinstance(use.given or program.denoiser, nn.Module):
+        raise InputError(f"{origin} is for certain weights, and this denoiser shows none (it is no torch.nn.Module)")
     check_fits(schedule, blocks, program.plan, axis, fingerprint(use.given or program.denoiser), origin)
     return schedule
 
@@ -175,13 +179,15 @@ def _tables_of(settings: Mapping[str, Any], schedule: CacheSchedule, program: Pr
         beside = "a schedule's .json that has them beside it"
         raise InputError(f"predictor affine needs its tables, got {path!r}; give tables: FILE{TABLES}, or {beside}")
     affine = load_affine(path)
+    if settings.get("tables_sha256") not in (None, sha256(Path(path).read_bytes()).hexdigest()):
+        raise InputError(f"{path} is not what it was when this plan was read; read the plan again")
     network = fingerprint(use.given or program.denoiser)
     check_tables(affine, schedule.refresh, sampler_of(program.plan), network, str(path))
     return affine.to(use.device)
 
 
 def _scheduler_named(name: Any) -> Any:
-    if name not in UNCALIBRATED:
+    if not isinstance(name, str) or name not in UNCALIBRATED:
         calibrated = "others are calibrated, and given as a schedule"
         raise InputError(f"scheduler is {name!r}, wanted one of {', '.join(UNCALIBRATED)}; {calibrated}")
     return UNCALIBRATED[name]

@@ -22,6 +22,7 @@ from torch import Tensor
 from ...diffusion import Asked, Program, Rows, run_chunk
 from ...errors import InputError
 
+FOREIGN = {"ff": "feed_forward", "ffn": "feed_forward", "mlp": "feed_forward", "ff_context": "feed_forward"}
 Metric = Callable[[Tensor], Tensor]  # one lane's [b, K, N * E] float64 -> [b, K, K]
 
 
@@ -41,6 +42,20 @@ class Features:
     values: Tensor
     x: Tensor
     chunk: Tensor
+
+
+def features_of(names: Sequence[str], values: Tensor) -> Features:
+    """What `accel.record` took of a network that is not ours: names, as "3.ff", and values [b, K, B, ...]."""
+    kinds = tuple(FOREIGN.get(name.rpartition(".")[2], name.rpartition(".")[2]) for name in names)
+    layers = tuple(int(next((part for part in name.split(".") if part.isdigit()), 0)) for name in names)
+    nothing = values.new_zeros(0)
+    return Features(names=tuple(names), kinds=kinds, layers=layers, values=values, x=nothing, chunk=nothing)
+
+
+def maps_of(features: Features) -> "Maps":
+    """The maps of features that are in memory."""
+    found = {name: metric(features).numpy() for name, metric in (("cosine", cosine), ("l1", l1))}
+    return Maps(names=features.names, kinds=features.kinds, layers=features.layers, **found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,6 @@ PREDICTORS: dict[str, tuple[int, Weights]] = {  # name: (values that are kept, w
 
 def predictor_named(name: str) -> tuple[int, Weights]:
     """(how many values are kept, their weights). Raises InputError."""
-    if name not in PREDICTORS:
+    if not isinstance(name, str) or name not in PREDICTORS:
         raise InputError(f"predictor is {name!r}, wanted one of {', '.join(PREDICTORS)}")
     return PREDICTORS[name]

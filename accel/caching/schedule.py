@@ -70,9 +70,9 @@ class CacheSchedule:
 
 
 def sampler_of(plan: Plan) -> dict[str, Any]:
-    """What decides what a step is: the plan's grid, solver and eta."""
+    """What decides what a step is: the plan's grid, solver and eta, and its staircase where it has one."""
     plain = plan.to_dict()
-    return {key: plain[key] for key in ("grid", "solver", "eta") if key in plain}
+    return {key: plain[key] for key in ("grid", "solver", "eta", "stagger", "block") if key in plain}
 
 
 def schedule_from(data: Any, origin: str = "schedule") -> CacheSchedule:
@@ -116,7 +116,9 @@ def check_fits(
     if tuple(blocks) != schedule.blocks:
         got = f"{len(schedule.blocks)} blocks, {schedule.blocks[0]} to {schedule.blocks[-1]}"
         raise InputError(f"{origin} is for {got}; this network has {len(blocks)}: {again}")
-    if dict(schedule.sampler) != sampler_of(plan) or schedule.steps != steps:
+    if schedule.steps != steps:
+        raise InputError(f"{origin} has {schedule.steps} steps, this plan takes {steps}: {again}")
+    if dict(schedule.sampler) != sampler_of(plan):
         raise InputError(f"{origin} is for the sampler {dict(schedule.sampler)}, this is {sampler_of(plan)}: {again}")
     if schedule.network is not None and schedule.network != network:
         raise InputError(f"{origin} is for the network {schedule.network}, this is {network}: {again}")

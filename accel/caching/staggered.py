@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion import Asked, Program
+from ...diffusion import Asked, Block, Program
 from ...errors import InputError
 
 
@@ -30,7 +30,7 @@ class CachedTicks:
     def __init__(self, program: Program, refresh: np.ndarray) -> None:
         self.refresh = torch.tensor(refresh)
         self.computed = np.zeros(len(refresh), dtype=np.int64)
-        self._denoiser, self._blocks = program.denoiser, program.denoiser.blocks()
+        self._denoiser = program.denoiser
         # A finite window shifts when a block begins to move, m = i lag; a ring when a block leaves it, m = S + i lag.
         self._first_shift = program.staircase.steps if program.endless else 0
 
@@ -41,20 +41,20 @@ class CachedTicks:
 
     def __call__(self, x: Tensor, asked: Asked, tick: Tensor, carry: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Program.ticked`. carry: [B, N, blocks, E], each block's last feature of each position."""
-        h, told = self._denoiser.enter(x, asked), self._denoiser.tell(asked)
-        kept = (None,) * len(self._blocks) if carry is None else carry.unbind(2)
+        h, told, blocks = self._denoiser.enter(x, asked), self._denoiser.tell(asked), self._denoiser.blocks()
+        kept = (None,) * len(blocks) if carry is None else carry.unbind(2)
         features = []
-        for block, (due, last) in enumerate(zip(self.due(tick), kept, strict=True)):
-            features.append(self._feature(block, h, told, due, last))
+        for i, (due, last) in enumerate(zip(self.due(tick), kept, strict=True)):
+            features.append(self._feature(i, blocks[i], h, told, due, last))
             h = h + features[-1]
         return self._denoiser.leave(h, asked).float(), torch.stack(features, 2)
 
-    def _feature(self, block: int, h: Tensor, told: object, due: Tensor, last: Tensor | None) -> Tensor:
+    def _feature(self, i: int, block: Block, h: Tensor, told: object, due: Tensor, last: Tensor | None) -> Tensor:
         """[B, N, E]: new in the lanes that are due, else the last one."""
         if last is not None and not due.any():
             return last
-        self.computed[block] += 1
-        new = self._blocks[block].branch(h, told)
+        self.computed[i] += 1
+        new = block.branch(h, told)
         if last is None or due.all():
             return new
         return torch.where(due.to(h.device).reshape(-1, *([1] * (h.dim() - 1))), new, last)
@@ -65,7 +65,8 @@ def cached_ticks(program: Program, refresh: np.ndarray) -> Program:
     the program's bits. The counts are at `.ticked.computed`. Raises InputError with the reason where it cannot be."""
     check_staggered(program)
     _check_schedule(program, refresh)
-    return dataclasses.replace(program, ticked=CachedTicks(program, refresh))
+    of_a_position = float(refresh.mean()) * program.grid.steps
+    return dataclasses.replace(program, ticked=CachedTicks(program, refresh), refreshes=of_a_position)
 
 
 def check_staggered(program: Program) -> None:
@@ -80,8 +81,9 @@ def check_staggered(program: Program) -> None:
         )
     if view != "all":
         raise InputError(f"view is {view}, which shows positions to several calls of a tick; use view all")
-    if not program.denoiser.blocks():
-        raise InputError(f"{type(program.denoiser).__name__} lists no blocks (Denoiser.blocks), so none is cached")
+    if not program.denoiser.is_stream:
+        kind = type(program.denoiser).__name__
+        raise InputError(f"{kind} is no residual stream (Denoiser.blocks, enter, tell, leave), so none is cached")
     if program.ticked is not None:
         raise InputError("another accelerator decides already what is asked at each tick; leave one out")
 

@@ -16,7 +16,7 @@ from ontick.runtime import load_budget
 
 CPU = torch.device("cpu")
 FIELDS = {"case", "plan", "backend", "precision", "ms", "ratio_to_peer", "action_error", "calls", "flops", "bytes_read"}
-FIELDS |= {"peak_bytes", "bytes_floor_ms", "budget", "samples_ms", "refreshes", "action_rms"}
+FIELDS |= {"peak_bytes", "bytes_floor_ms", "budget", "samples_ms", "refreshes", "action_rms", "gate"}
 
 
 def network(**changes) -> TransformerForDiffusion:
@@ -107,7 +107,7 @@ def test_what_differs_by_more_than_rounding_or_precision_is_not_timed(small, mon
     made, observations = small
     wrong = Ours("wrong", load_plan("ddpm-100"), made, CPU)
     monkeypatch.setattr(wrong, "at_noise", lambda obs, birth: torch.full((1, 8, 2), 5.0))
-    with pytest.raises(RunFailed, match=r"wrong is .* away from plain ddpm-100"):
+    with pytest.raises(RunFailed, match=r"wrong is .* away from its plain sampler"):
         suite.action_errors([wrong], made, observations)
 
 

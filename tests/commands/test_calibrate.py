@@ -88,12 +88,12 @@ def test_observations_are_of_episodes_that_the_policy_plays_on_seeds_of_no_evalu
     seeds = []
     monkeypatch.setattr(
         "ontick.commands.observations.demonstration_seeds",
-        lambda base, n: [seeds.append(s) or s for s in demonstration_seeds(base, n)],
+        lambda base, n: (seeds.append(s) or s for s in demonstration_seeds(base, n)),
     )
     policy = load_checkpoint(checkpoint)
     obs = played(policy, 5, 0)
     assert obs.shape == (5, 2, 39) and obs.isfinite().all()
-    assert len(seeds) == 2 and all(seed % 2 for seed in seeds)
+    assert 2 <= len(seeds) <= 3 and all(seed % 2 for seed in seeds)
     assert len({tuple(window.flatten().tolist()) for window in obs}) == 5
 
 
@@ -131,3 +131,23 @@ def test_a_checkpoint_without_a_task_wants_data(checkpoint, capsys):
     (checkpoint / "config.json").write_text(json.dumps(config))
     assert main(["calibrate", str(checkpoint), "--plan", "bac-3"]) == 2
     assert "give --data FILE" in capsys.readouterr().err
+
+
+def test_affine_tables_are_fitted_beside_the_schedule_and_a_plan_uses_them(checkpoint, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("ontick.commands.evaluate.TIMING_SECONDS", 0.01)
+    out = tmp_path / "s.json"
+    assert run(checkpoint, "bac-3-ddpm-12", data, "--samples", "4", "--affine", "--out", str(out)) == 0
+    assert out.with_suffix(".safetensors").is_file()
+    rows = []
+    for predictor in ("reuse", "affine"):
+        plan = tmp_path / f"{predictor}.yaml"
+        cache = f"cache: {{schedule: {out}, predictor: {predictor}}}"
+        plan.write_text(
+            f"name: {predictor}\ngrid: {{steps: 12}}\nsolver: ddpm\naccelerators: {{exact: {{}}, {cache}}}\n"
+        )
+        told = tmp_path / f"{predictor}.out.json"
+        wanted = ["--tasks", "metaworld/pick-place-v3", "--plans", str(plan), "--episodes", "1", "--json", str(told)]
+        assert main(["evaluate", "--checkpoint", str(checkpoint), *wanted]) == 0
+        rows += json.loads(told.read_text())["rows"]
+    assert rows[0]["action_rms"] != rows[1]["action_rms"]
+    assert run(checkpoint, "power-3-ddpm-12", data, "--affine") == 2

@@ -12,7 +12,7 @@ from ontick.accel.backends.cuda_graph import CudaGraph
 from ontick.accel.caching import CacheSchedule, cached, load_schedule, sampler_of, schedule_from, with_schedules
 from ontick.accel.conformance import LAWS, Case
 from ontick.accel.fingerprint import fingerprint
-from ontick.diffusion import Asked, Plan, Rows, begin, load_plan, run_chunk
+from ontick.diffusion import Asked, Denoiser, Plan, Rows, begin, load_plan, run_chunk
 from ontick.diffusion.steps import empty_history, solver_step
 from ontick.errors import InputError
 
@@ -123,9 +123,7 @@ def test_openvino_takes_a_plain_network_and_any_solver(randomised_network, obser
     for plan in ("uniform-2-unipc-6", "uniform-2-dpmpp-6", "uniform-2-ddim-6"):
         for network in (randomised_network(), randomised_network(causal=False), randomised_network(n_cond_layers=1)):
             cache = {"cache": load_plan(plan).accelerators["cache"]}
-            programs = [
-                built(network, load_plan(plan), accelerators=cache, backend=b) for b in ("eager", "openvino")
-            ]
+            programs = [built(network, load_plan(plan), accelerators=cache, backend=b) for b in ("eager", "openvino")]
             wanted, got = (chunk(program, observation(2)) for program in programs)
             torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
 
@@ -138,9 +136,7 @@ def test_a_full_schedule_on_openvino_gives_the_bits_of_the_dense_chunk_there(
     dense = built(network, load_plan("exact-ddpm-6"), backend="openvino")
     eager = built(network, load_plan("exact-ddpm-6"), backend="eager")
     plan = dataclasses.replace(load_plan("exact-ddpm-6"), backend="openvino")
-    full = accel.backends.backend_for(
-        dataclasses.replace(cached(eager, np.ones((6, 6), bool)), plan=plan), accel.Use()
-    )
+    full = accel.backends.backend_for(dataclasses.replace(cached(eager, np.ones((6, 6), bool)), plan=plan), accel.Use())
     assert torch.equal(chunk(full, observation(2)), chunk(dense, observation(2)))
 
 
@@ -273,6 +269,8 @@ def test_what_is_no_json_is_refused(tmp_path):
         ({"scheduler": "uniform", "refreshes": 0}, "refreshes is 0, wanted a whole number from 1 to 10"),
         ({"scheduler": "uniform", "refreshes": 11}, "refreshes is 11"),
         ({"scheduler": "uniform", "refreshes": 3, "predictor": "x"}, "predictor is 'x'"),
+        ({"scheduler": "uniform", "refreshes": 3, "predictor": ["x"]}, r"predictor is \['x'\]"),
+        ({"scheduler": ["uniform"], "refreshes": 3}, r"scheduler is \['uniform'\]"),
         ({"scheduler": "uniform", "refreshes": 10}, "would do nothing"),
     ],
 )
@@ -282,8 +280,56 @@ def test_settings_that_mean_nothing_are_refused(randomised_network, settings, co
 
 
 def test_a_network_without_blocks_is_refused(mixer):
-    with pytest.raises(InputError, match=r"Mixer lists no blocks"):
+    with pytest.raises(InputError, match=r"Mixer is no residual stream"):
         built(mixer(), accelerators={"cache": {"scheduler": "uniform", "refreshes": 3}})
+
+
+class Listing(Denoiser):
+    """Lists blocks and writes predict, and so cannot be run branch by branch."""
+
+    def __init__(self, inner):
+        self.inner, self.schedule, self.clip = inner, inner.schedule, inner.clip
+        self.prediction, self.windows = inner.prediction, inner.windows
+
+    def prepare(self, obs):
+        return self.inner.prepare(obs)
+
+    def predict(self, x, label, context, rows=None):
+        return self.inner.predict(x, label, context, rows)
+
+    def blocks(self):
+        return self.inner.blocks()
+
+
+def test_a_network_that_only_lists_blocks_is_refused_and_runs_on_openvino_as_before(
+    randomised_network, observation, openvino_for
+):
+    network = Listing(randomised_network())
+    with pytest.raises(InputError, match=r"Listing is no residual stream"):
+        built(network, accelerators={"cache": {"scheduler": "uniform", "refreshes": 3}})
+    openvino_for("fp32")
+    wanted = chunk(built(network, load_plan("ddim-4")), observation(2))
+    got = chunk(built(network, load_plan("ddim-4"), backend="openvino"), observation(2))
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+
+
+def test_a_calibrated_schedule_wants_weights_that_can_be_told_apart(beside):
+    network, plan, _, folder = beside
+    schedule = with_schedules(plan, folder).accelerators["cache"]["schedule"]
+
+    class Hidden(Listing):
+        enter, tell, leave = (
+            lambda self, *a, name=name: getattr(self.inner, name)(*a) for name in ("enter", "tell", "leave")
+        )
+
+    with pytest.raises(InputError, match="shows none"):
+        built(Hidden(network), plan, accelerators={"cache": {"schedule": schedule}}, backend="eager")
+
+
+def test_a_schedule_of_a_chunk_is_refused_for_a_queue(beside):
+    """A lag as long as the chunk has as many steps, and is something else."""
+    staggered = sampler_of(dataclasses.replace(beside[1], stagger=9))
+    assert staggered != sampler_of(beside[1])
 
 
 # -- conformance ------------------------------------------------------------------------------------------------------
