@@ -93,10 +93,15 @@ def _panel(axis: Any, rows: Sequence[Row], interval: Any, value: Any) -> None:
             x, y = row["chunk_ms"]["p50"], value(row)
             axis.plot([x, x], [low, high], color=colour, lw=1, alpha=0.45)
             axis.plot([x], [y], "o", color=colour, ms=5)
-            axis.annotate(row["plan"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)
+            place = {"xytext": (3, 3), "textcoords": "offset points", "rotation": 40, "rotation_mode": "anchor"}
+            axis.annotate(row["plan"], (x, y), fontsize=6, color=colour, **place)
     for kind, (_, colour) in KINDS.items():
         axis.plot([], [], "o", color=colour, label=kind, ms=5)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="both", labelsize=7)
+    axis.margins(y=0.2)
     axis.set_xlabel("one chunk at batch 1, p50 [ms]")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=7, frameon=False, loc="lower right")
