@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ontick.accel.caching.staggered import CachedTicks, cached_ticks
+from ontick.accel.conformance import LAWS, Case
 from ontick.diffusion import Block, Denoiser, GridSpec, Inputs, Plan, build, run_chunk, run_stream, schedule
 from ontick.errors import InputError
 
@@ -348,3 +349,24 @@ def test_a_second_cache_is_refused():
     once = cached_ticks(build(Residual(), plan(), (2,), None), np.array([[True, False]] * 4))
     with pytest.raises(InputError, match="another accelerator"):
         cached_ticks(once, np.array([[True, False]] * 4))
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_a_cached_queue_conforms(law):
+    cached = plan(stagger=3, accelerators={"cache": {"scheduler": "uniform", "refreshes": 1}})
+    law(
+        Case(
+            make_denoiser=Residual,
+            make_obs=lambda lanes: torch.linspace(-1, 1, 64).reshape(8, 8)[:lanes],
+            shape=(2,),
+            positions=12,
+            plan=cached,
+            accelerator="cache",
+            idle=({"scheduler": "uniform", "refreshes": 3},),
+        )
+    )
+
+
+def test_a_cached_queue_tells_how_often_a_branch_is_computed_in_a_positions_steps():
+    program = cached_ticks(build(Residual(), plan(stagger=3), (2,), 12), np.eye(1, 3, dtype=bool).repeat(4, 0))
+    assert program.refreshes == STEPS / 3
