@@ -1,8 +1,8 @@
 """A whole chunk as one OpenVINO model: what a schedule of cached blocks, or a chunk of few steps, runs on.
 
 The network's parts (enter, tell, each branch, leave) are converted once; a chunk is put together from copies of them in
-the order of its straight line, and the copies share their weights. So a chunk is one call, steps that compute little
-cost little, and the compiler sees the levels as constants.
+the order of its straight line. So a chunk is one call, steps that compute little cost little, and the compiler sees the
+levels as constants. The compiler packs the weights of every copy, so memory grows with what a chunk computes.
 """
 
 from collections.abc import Callable, Sequence
@@ -179,7 +179,7 @@ class _Network:
 def _part(function: Callable[..., Any], *example: Tensor) -> Callable[..., list[Wire]]:
     """A function of tensors, converted: called with wires, it copies itself to where they come from.
 
-    Weights that the function closes over become constants, which all copies share. The frontend is used directly:
+    Weights that the function closes over become constants. The frontend is used directly:
     `convert_model` takes 20 times as long, nearly all of it around the conversion.
     """
     from openvino.frontend import FrontEndManager
