@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..diffusion import Asked, Block, Program, Rows
+from ..diffusion import Block, Program
 from ..errors import InputError
 from .contracts import Accelerator, Stage, Use
+from .streams import check_stream
 
 
 @dataclass
@@ -84,7 +85,7 @@ class TaylorGate(Gate):
 
     def __init__(self, program: Program, threshold: float, order: int, warmup: int) -> None:
         super().__init__(program.grid.steps, warmup)
-        self._denoiser, self._label = program.denoiser, program.grid.label
+        self._denoiser, self._asked = program.denoiser, program.asked
         self._threshold, self._order = threshold, order
         blocks = program.denoiser.blocks()
         self._first = sum(block.layer == blocks[0].layer for block in blocks)  # those of the first layer
@@ -94,8 +95,7 @@ class TaylorGate(Gate):
         self, x: Tensor, step: int, context: Any, index: Tensor, carry: Factors | None
     ) -> tuple[Tensor, Factors | None]:
         """x: [B, N, D...] -> the network's output, from the stream or from its forecast."""
-        label = x.new_full(x.shape[:2], float(self._label[step]), dtype=torch.float32)
-        asked = Asked(label, context, Rows(index, step=step))
+        asked = self._asked(x, step, context, index)
         told, blocks = self._denoiser.tell(asked), self._denoiser.blocks()
         self._rest = blocks[self._first :]
         h = _through(blocks[: self._first], self._denoiser.enter(x, asked), told)
@@ -171,6 +171,7 @@ class GatedTaylor(Accelerator):
                 f"{type(program.denoiser).__name__} lists {len(layers)} layers (Denoiser.blocks): the first is always "
                 "computed, so there is nothing to skip; it needs 2"
             )
+        check_stream(program.denoiser)
         _refuse_short("warmup", program.grid.steps, warmup)
         return dataclasses.replace(program, rewritten=TaylorGate(program, threshold, order, warmup), skipped=0)
 

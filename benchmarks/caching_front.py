@@ -88,10 +88,9 @@ def others(subject: Subject, program: Program, budgets: Sequence[int] = BUDGETS)
 def cost_of(subject: Subject, program: Program, path: Path | None) -> CostModel:
     """Measured here, or read: a cost model, or a schedule that was made with one. Raises InputError."""
     if path is None:
-        config = subject.checkpoint.network.config
         plan = dataclasses.replace(program.plan, backend="best")
         obs = subject.calibration[:1]
-        return measure_costs(subject.checkpoint.network, plan, (config.action_dim,), config.horizon, obs)
+        return measure_costs(subject.checkpoint.network, plan, obs)
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -8,51 +8,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import accel
 from ..accel.caching import CacheSchedule, sampler_of
 from ..accel.caching.costs import CostModel, fit
-from ..diffusion import Denoiser, Plan, run_chunk
-from ..runtime import WallClock
-from .counting import wait
+from ..diffusion import Plan
+from ..policy import TransformerForDiffusion
+from .contestants import Contestant, Ours
+from .policy import interleaved
 
 CHUNKS = 15  # of each schedule; the least counts, which other work on the machine disturbs least
 
 
 def measure_costs(
-    network: Denoiser,
-    plan: Plan,
-    shape: tuple[int, ...],
-    positions: int,
-    obs: Tensor,
-    tick: Callable[[], Any] = lambda: None,
+    network: TransformerForDiffusion, plan: Plan, obs: Tensor, tick: Callable[[], Any] = lambda: None
 ) -> CostModel:
     """The cost of a cached chunk of `plan` (whose own cache is not read) on its backend here, at batch 1.
 
-    obs: [1, ...] normalised, on the device; `tick` is called once a schedule and once a round.
+    obs: [1, ...] normalised, on the device; `tick` is called `rounds` times.
     """
-    device = obs.device
     steps = plan.grid.steps
     blocks = network.blocks()
     kinds = [block.kind for block in blocks]
     schedules = probes(kinds, steps)
-    programs = []
-    for refresh in schedules:
-        timed = with_schedule(plan, refresh, tuple(block.name for block in blocks))
-        program = accel.build(network, timed, shape, positions, device=str(device))
-        _chunk(program, obs, 0)
-        programs.append(program)
-        tick()
-    clock = WallClock()
-    times = np.zeros((CHUNKS, len(programs)))
-    for i in range(CHUNKS):
-        for j, program in enumerate(programs):
-            wait(device)
-            start = clock.now()
-            _chunk(program, obs, i)
-            wait(device)
-            times[i, j] = clock.now() - start
-        tick()
-    return fit(schedules, kinds, times.min(0) * 1e3)
+    names = tuple(block.name for block in blocks)
+    probed: list[Contestant] = []
+    with torch.inference_mode():
+        for i, refresh in enumerate(schedules):
+            probed.append(Ours(str(i), with_schedule(plan, refresh, names), network, obs.device))
+            probed[-1].answer(obs, 0)
+            tick()
+        times = interleaved(probed, [obs], obs.device, CHUNKS, tick)
+    return fit(schedules, kinds, [times[each.name].min() * 1e3 for each in probed])
+
+
+def rounds(kinds: list[str], steps: int) -> int:
+    """How often `measure_costs` calls `tick`: once a schedule, and once a round of the timing."""
+    return len(probes(kinds, steps)) + 1 + CHUNKS
 
 
 def probes(kinds: list[str], steps: int) -> list[np.ndarray]:
@@ -82,9 +72,3 @@ def _ticks(steps: int, count: int) -> np.ndarray:
     refreshed = np.zeros(steps, bool)
     refreshed[np.linspace(0, steps - 1, max(2, count)).round().astype(int)] = True
     return refreshed
-
-
-def _chunk(program: Any, obs: Tensor, birth: int) -> Tensor:
-    with torch.inference_mode():
-        keys = torch.tensor([7]), torch.tensor([birth])
-        return run_chunk(program, program.prepare(obs), *keys, device=obs.device)

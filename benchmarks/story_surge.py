@@ -15,7 +15,7 @@ from torch import Tensor
 from ontick.accel.caching.features import Maps, record
 from ontick.accel.caching.schedulers import FEED_FORWARD, acs, bubbling_union, reuse_scores, top_n, unified_acs
 from ontick.benchmarks.story_measures import BLOCKWISE, UNIFIED, UNION, UNITED, Subject, of_kind
-from ontick.diffusion import Asked, Program, Rows, run_chunk
+from ontick.diffusion import Program, run_chunk
 
 AT_ONCE = 8  # lanes whose features are held together
 
@@ -55,8 +55,7 @@ class _Traced:
 
     def __call__(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         denoiser, k = self.program.denoiser, self.program.grid.steps - step
-        label = x.new_full(x.shape[:2], float(self.program.grid.label[step]), dtype=torch.float32)
-        asked = Asked(label, context, Rows(index, step=step))
+        asked = self.program.asked(x, step, context, index)
         h, told = denoiser.enter(x, asked), denoiser.tell(asked)
         fresh = h
         for b, block in enumerate(denoiser.blocks()):

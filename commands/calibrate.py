@@ -147,13 +147,11 @@ def _bac(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[n
 
 
 def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
-    from ..benchmarks.cost_model import CHUNKS, measure_costs, probes
+    from ..benchmarks.cost_model import measure_costs, rounds
 
-    config = subject.checkpoint.network.config
     steps = subject.program.grid.steps
-    with progress_bar(len(probes(list(subject.kinds), steps)) + CHUNKS, "measuring costs", "round") as bar:
-        shape, positions = (config.action_dim,), config.horizon
-        cost = measure_costs(subject.checkpoint.network, subject.plan, shape, positions, subject.obs[:1], bar.update)
+    with progress_bar(rounds(list(subject.kinds), steps), "measuring costs", "round") as bar:
+        cost = measure_costs(subject.checkpoint.network, subject.plan, subject.obs[:1], bar.update)
     budget_ms = budget_of(cost, nominal, len(subject.names), steps, subject.kinds)
     error = _error(subject, subject.obs, options.seed)
     with progress_bar(EVALUATIONS, "searching", "schedule") as bar:

@@ -215,8 +215,12 @@ class Program:
 
     def _plain_look(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         """The network's output with all positions at level `step`: the tick's look where nothing is mixed."""
+        return self.denoiser.predict(x, *self.asked(x, step, context, index)).x.float(), carry
+
+    def asked(self, x: Tensor, step: int, context: Any, index: Tensor) -> Asked:
+        """What a call is asked beside x where all positions are at level `step`. x: [B, N, D...]; index: [B, N]."""
         label = x.new_full(x.shape[:2], float(self.grid.label[step]), dtype=torch.float32)
-        return self.denoiser.predict(x, label, context, Rows(index, step=step)).x.float(), carry
+        return Asked(label, context, Rows(index, step=step))
 
     # -- parts of a tick -----------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
+from torch import nn
 
 from ...diffusion import Denoiser, Eager, Executor, Program
 from ...errors import InputError
@@ -26,6 +27,7 @@ from .openvino_chunk import OpenVinoChunk
 from .tensor_float32 import TensorFloat32
 
 ONE_MODEL = 1000  # branches of a chunk: more would compile for longer than they save
+ONE_MODEL_BYTES = 10**9  # of weights that a chunk reads: a model of it holds a copy for every call
 
 
 def backend_for(program: Program, use: Use) -> Program:
@@ -76,10 +78,19 @@ def _line_of(program: Program) -> Sequence[Step] | None:
     """What a chunk as one model does at each step, where it can be one: cached blocks, or few branches."""
     if isinstance(program.rewritten, CachedLook):
         return program.rewritten.line
-    branches = len(program.denoiser.blocks()) * program.grid.steps
-    if program.rewritten is not None or not program.denoiser.is_stream or branches > ONE_MODEL:
+    if program.rewritten is not None or not program.denoiser.is_stream:
         return None
-    return straight_line(np.ones((len(program.denoiser.blocks()), program.grid.steps), bool))
+    blocks, steps = len(program.denoiser.blocks()), program.grid.steps
+    if blocks * steps > ONE_MODEL or _weight_bytes(program.denoiser) * steps > ONE_MODEL_BYTES:
+        return None
+    return straight_line(np.ones((blocks, steps), bool))
+
+
+def _weight_bytes(denoiser: Denoiser) -> int:
+    if isinstance(denoiser, ExactDecoder):
+        return denoiser.weight_bytes()
+    weights = denoiser.parameters() if isinstance(denoiser, nn.Module) else []
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _tables_time(denoiser: Denoiser) -> bool:

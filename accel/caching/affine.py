@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...diffusion import Asked, Program, Rows, run_chunk
+from ...diffusion import Program, run_chunk
 from ...errors import InputError
 from ...files import check_place, whole
 from .line import Corrections, Refresh, Reuse, Step, Sum, Value, follow, straight_line
@@ -171,8 +171,7 @@ class _Fit:
 
     def __call__(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         denoiser, line = self.program.denoiser, self.line[len(self.line) - step]
-        label = x.new_full(x.shape[:2], float(self.program.grid.label[step]))
-        asked = Asked(label, context, Rows(index, step=step))
+        asked = self.program.asked(x, step, context, index)
         h, told, blocks = denoiser.enter(x, asked), denoiser.tell(asked), denoiser.blocks()
         values = dict(carry or {})
         for instruction in line.instructions:

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...diffusion import Asked, Plan, Program, Rows
+from ...diffusion import Plan, Program
 from ...errors import InputError
 from ..contracts import Accelerator, Stage, Use
 from ..fingerprint import fingerprint
+from ..streams import check_stream
 from .affine import Affine, check_tables, load_affine
 from .line import Step, follow, straight_line
 from .predictors import AFFINE, predictor_named
@@ -50,7 +51,7 @@ class CachedLook:
         self.refresh, self.predictor, self.tables = refresh, predictor, tables
         self._lines: dict[torch.dtype, tuple[Step, ...]] = {}
         self.line = self._line_of(torch.float32)
-        self._denoiser, self._label = program.denoiser, program.grid.label
+        self._denoiser, self._asked = program.denoiser, program.asked
 
     def on(self, denoiser: Any) -> "CachedLook":
         """The same on other parts: whatever has enter, tell, blocks and leave."""
@@ -60,8 +61,7 @@ class CachedLook:
 
     def __call__(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         """See `Program.rewritten`. carry: the values that later steps read."""
-        label = x.new_full(x.shape[:2], float(self._label[step]))
-        asked = Asked(label, context, Rows(index, step=step))
+        asked = self._asked(x, step, context, index)
         values = dict(carry or {})
         h = self._denoiser.enter(x, asked)
         line = self._line_of(h.dtype)[len(self.line) - step]
@@ -99,10 +99,8 @@ class Cache(Accelerator):
     def rewrite(self, program: Program, settings: Mapping[str, Any], use: Use) -> Program:
         """See `Accelerator`. Refused: a denoiser without blocks, steps that another accelerator has rewritten, a
         schedule of another network, sampler or shape, and one that refreshes everything."""
+        check_stream(program.denoiser)
         blocks = tuple(block.name for block in program.denoiser.blocks())
-        if not program.denoiser.is_stream:
-            kind = type(program.denoiser).__name__
-            raise InputError(f"{kind} is no residual stream (Denoiser.blocks, enter, tell, leave), so none is cached")
         if program.rewritten is not None:
             raise InputError("another accelerator decides already what is asked at each step; leave one out")
         predictor = settings.get("predictor", "reuse")

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion import Asked, History, Program, Rows, begin, run_chunk, solver_step
+from ...diffusion import Asked, History, Program, begin, run_chunk, solver_step
 from ...diffusion.steps import empty_history
 from ...errors import InputError
+from ..streams import check_stream
 
 
 class ActionError:
@@ -146,9 +147,8 @@ class ActionError:
     # -- what the network is asked --------------------------------------------------------------------------------
 
     def _asked(self, x: Tensor, level: int, lanes: int) -> Asked:
-        label = x.new_full(x.shape[:2], float(self.program.grid.label[level]), dtype=torch.float32)
         context = _take(self._context, self._context_axes, lanes)
-        return Asked(label, context, Rows(self._index[:lanes], step=level))
+        return self.program.asked(x, level, context, self._index[:lanes])
 
     def _find_lane_axes(self, obs: Tensor) -> tuple[Any, Any]:
         """Where lanes stand in what `tell` gives and in the context: the axis that grows with the batch."""
@@ -156,8 +156,7 @@ class ActionError:
         for width in (2, 3):
             context = self.program.prepare(obs[:1].repeat(width, *[1] * (obs.dim() - 1)))
             x = self._start.x[:1].expand(width, -1, -1)
-            label = x.new_full(x.shape[:2], float(self.program.grid.label[self.steps]), dtype=torch.float32)
-            asked = Asked(label, context, Rows(self._start.index[:1].expand(width, -1), step=self.steps))
+            asked = self.program.asked(x, self.steps, context, self._start.index[:1].expand(width, -1))
             seen.append((self._denoiser.tell(asked), context))
         return tuple(_grown(two, three) for two, three in zip(*seen, strict=True))  # type: ignore[return-value]
 
@@ -261,7 +260,6 @@ def _grown(two: Any, three: Any) -> Any:
 def _check(program: Program, obs: Tensor, seeds: Any) -> None:
     if program.endless or not program.moves_together or program.rewritten is not None or program.backend != "eager":
         raise InputError("action errors are measured on an eager stagger-0 program without a cache of its own")
-    if not program.denoiser.blocks():
-        raise InputError(f"{type(program.denoiser).__name__} lists no blocks, so there is nothing to cache")
+    check_stream(program.denoiser)
     if not len(obs) or len(obs) != len(seeds):
         raise InputError(f"{len(obs)} observations and {len(seeds)} seeds, wanted a seed each and at least one")

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion import Asked, Program, Rows, run_chunk
+from ...diffusion import Program, run_chunk
 from ...errors import InputError
+from ..streams import check_stream
 
 FOREIGN = {"ff": "feed_forward", "ffn": "feed_forward", "mlp": "feed_forward", "ff_context": "feed_forward"}
 Metric = Callable[[Tensor], Tensor]  # one lane's [b, K, N * E] float64 -> [b, K, K]
@@ -102,8 +103,7 @@ class _Watch:
 
     def __call__(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         denoiser, grid = self.program.denoiser, self.program.grid
-        label = x.new_full(x.shape[:2], float(grid.label[step]), dtype=torch.float32)
-        asked = Asked(label, context, Rows(index, step=step))
+        asked = self.program.asked(x, step, context, index)
         h, told = denoiser.enter(x, asked), denoiser.tell(asked)
         self.x.append(x)
         if self.values is None:  # not a list to stack at the end, which would hold everything twice
@@ -116,14 +116,13 @@ class _Watch:
 
 
 def _check_visible(program: Program) -> None:
-    name, network = program.plan.name, type(program.denoiser).__name__
+    name = program.plan.name
     if not program.moves_together:
         raise InputError(
             f"plan {name!r}: its positions do not move together (stagger {program.plan.stagger}, view "
             f"{program.plan.view}), so blocks have no one step to be recorded at; use stagger 0, view all"
         )
-    if not program.denoiser.blocks():
-        raise InputError(f"{network} lists no blocks (Denoiser.blocks), so there are no branches to record")
+    check_stream(program.denoiser)
     if program.backend != "eager":
         raise InputError(f"plan {name!r}: backend {program.backend} hides the branches; record with backend eager")
     if program.rewritten is not None:

@@ -22,6 +22,7 @@ import numpy as np
 from ...errors import InputError
 from .costs import CostModel
 from .evaluator import ActionError
+from .schedulers import crowded
 
 Progress = Callable[[int, float], None]
 
@@ -137,7 +138,7 @@ class _Search:
         b, K = self.refresh.shape
         M = max(M for M in range(1, K + 1) if budget_of(self.cost, M, b, K, self.kinds) <= self.most_ms)
         self.value = float(self.errors([self.refresh])[0])
-        self.take([_ticks(b, K, _crowded(K, M, power)) for power in POWERS])
+        self.take([_ticks(b, K, crowded(K, M, power)) for power in POWERS])
         self.take([self.grown(_ticks(b, K, [0, K - 1]))])
 
     def grown(self, refresh: np.ndarray) -> np.ndarray:
@@ -234,18 +235,10 @@ def _halves(samples: np.ndarray) -> np.ndarray:
     return np.stack([samples[:, ::2].mean(1), samples[:, 1::2].mean(1) if samples.shape[1] > 1 else samples[:, 0]], 1)
 
 
-def _ticks(b: int, K: int, steps: Sequence[int]) -> np.ndarray:
+def _ticks(b: int, K: int, steps: Sequence[int] | np.ndarray) -> np.ndarray:
     refresh = np.zeros((b, K), dtype=bool)
-    refresh[:, list(steps)] = True
+    refresh[:, steps] = True
     return refresh
-
-
-def _crowded(K: int, M: int, power: float) -> list[int]:
-    """M different steps from 0 to K - 1, evenly spread where power is 1, towards the end where it is less."""
-    steps = np.round((K - 1) * (np.arange(M) / max(M - 1, 1)) ** power).astype(int)
-    for i in range(M - 2, -1, -1):  # those that fall together move towards the start
-        steps[i] = min(steps[i], steps[i + 1] - 1)
-    return sorted({0, *np.maximum(steps, 0).tolist()})
 
 
 def _active(refresh: np.ndarray) -> np.ndarray:

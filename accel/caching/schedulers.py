@@ -48,15 +48,20 @@ def uniform_last(blocks: int, steps: int, M: int) -> np.ndarray:
 
 
 def power(blocks: int, steps: int, M: int) -> np.ndarray:
-    """[b, K] bool: steps (K - 1) (i / (M - 1))^0.4, i < M, pushed apart where they meet. What is computed late is
+    """[b, K] bool: steps (K - 1) (i / (M - 1))^0.4, i < M, moved apart where they meet. What is computed late is
     used by few steps and undone by none, so that is where refreshes are worth most; the power is the best round one
     on the shipped policies."""
     _check_budget(M, steps)
-    wanted = np.round((steps - 1) * (np.arange(M) / max(1, M - 1)) ** POWER).astype(int)
-    taken = wanted.copy()
+    return _marked(blocks, steps, crowded(steps, M, POWER))
+
+
+def crowded(steps: int, M: int, power: float) -> np.ndarray:
+    """[M] different steps from 0 to K - 1, rising: even where power is 1, towards the end where it is less. Those that
+    would fall together move towards the start."""
+    taken = np.round((steps - 1) * (np.arange(M) / max(1, M - 1)) ** power).astype(int)
     for i in range(M - 2, -1, -1):
         taken[i] = min(taken[i], taken[i + 1] - 1)
-    return _marked(blocks, steps, np.maximum(taken, np.arange(M)))
+    return np.maximum(taken, np.arange(M))
 
 
 UNCALIBRATED = {"uniform": uniform, "uniform-last": uniform_last, "power": power}  # by their names in a plan

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...diffusion import Asked, Block, Program
 from ...errors import InputError
+from ..streams import check_stream
 
 
 class CachedTicks:
@@ -81,9 +82,7 @@ def check_staggered(program: Program) -> None:
         )
     if view != "all":
         raise InputError(f"view is {view}, which shows positions to several calls of a tick; use view all")
-    if not program.denoiser.is_stream:
-        kind = type(program.denoiser).__name__
-        raise InputError(f"{kind} is no residual stream (Denoiser.blocks, enter, tell, leave), so none is cached")
+    check_stream(program.denoiser)
     if program.ticked is not None:
         raise InputError("another accelerator decides already what is asked at each tick; leave one out")
 

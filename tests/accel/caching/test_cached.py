@@ -9,7 +9,11 @@ import torch
 
 from ontick import accel
 from ontick.accel.backends.cuda_graph import CudaGraph
+from ontick.accel.backends.openvino import OpenVino
+from ontick.accel.backends.openvino_chunk import OpenVinoChunk
 from ontick.accel.caching import CacheSchedule, cached, load_schedule, sampler_of, schedule_from, with_schedules
+from ontick.accel.caching.evaluator import ActionError
+from ontick.accel.caching.features import measure_maps
 from ontick.accel.conformance import LAWS, Case
 from ontick.accel.fingerprint import fingerprint
 from ontick.diffusion import Asked, Denoiser, Plan, Rows, begin, load_plan, run_chunk
@@ -138,6 +142,16 @@ def test_a_full_schedule_on_openvino_gives_the_bits_of_the_dense_chunk_there(
     plan = dataclasses.replace(load_plan("exact-ddpm-6"), backend="openvino")
     full = accel.backends.backend_for(dataclasses.replace(cached(eager, np.ones((6, 6), bool)), plan=plan), accel.Use())
     assert torch.equal(chunk(full, observation(2)), chunk(dense, observation(2)))
+
+
+def test_a_dense_chunk_is_one_model_where_it_has_few_branches_and_bytes(randomised_network, openvino_for, monkeypatch):
+    openvino_for("fp32")
+    network, plan = randomised_network(), load_plan("exact-ddim-4")
+    assert isinstance(built(network, plan, backend="openvino").executor, OpenVinoChunk)
+    for limit in ("ONE_MODEL", "ONE_MODEL_BYTES"):
+        with monkeypatch.context() as patched:
+            patched.setattr(accel.backends, limit, 10)
+            assert isinstance(built(network, plan, backend="openvino").executor, OpenVino)
 
 
 def test_torch_compile_runs_its_parts(randomised_network, observation):
@@ -280,7 +294,7 @@ def test_settings_that_mean_nothing_are_refused(randomised_network, settings, co
 
 
 def test_a_network_without_blocks_is_refused(mixer):
-    with pytest.raises(InputError, match=r"Mixer is no residual stream"):
+    with pytest.raises(InputError, match=r"Mixer lists no blocks"):
         built(mixer(), accelerators={"cache": {"scheduler": "uniform", "refreshes": 3}})
 
 
@@ -305,8 +319,13 @@ def test_a_network_that_only_lists_blocks_is_refused_and_runs_on_openvino_as_bef
     randomised_network, observation, openvino_for
 ):
     network = Listing(randomised_network())
-    with pytest.raises(InputError, match=r"Listing is no residual stream"):
-        built(network, accelerators={"cache": {"scheduler": "uniform", "refreshes": 3}})
+    for gate in ({"cache": {"scheduler": "uniform", "refreshes": 3}}, {"gated-taylor": {"threshold": 0.1}}):
+        with pytest.raises(InputError, match=r"Listing writes no Denoiser.enter, tell and leave"):
+            built(network, accelerators=gate)
+    dense, seeds = built(network, load_plan("ddim-4")), torch.arange(2)
+    for look in (measure_maps, ActionError):
+        with pytest.raises(InputError, match=r"Listing writes no Denoiser.enter"):
+            look(dense, observation(2), seeds)
     openvino_for("fp32")
     wanted = chunk(built(network, load_plan("ddim-4")), observation(2))
     got = chunk(built(network, load_plan("ddim-4"), backend="openvino"), observation(2))

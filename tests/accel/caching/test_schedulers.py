@@ -5,6 +5,7 @@ import pytest
 
 from ontick.accel.caching.features import Maps, adjacent
 from ontick.accel.caching.schedulers import (
+    UNCALIBRATED,
     acs,
     adjacent_dp,
     bac,
@@ -18,6 +19,7 @@ from ontick.accel.caching.schedulers import (
     uniform_last,
     with_tail,
 )
+from ontick.diffusion import plans
 from ontick.errors import InputError
 
 KINDS = ("self_attention", "cross_attention", "feed_forward")
@@ -335,3 +337,7 @@ def test_power_has_its_count_of_steps_the_first_and_the_last_and_gaps_that_shrin
             assert taken[-1] == steps - 1
         gaps = np.diff(taken)
         assert (gaps[1:] <= gaps[:-1] + 1).all()  # steps are whole
+
+
+def test_plans_know_the_names_of_the_schedulers_that_look_at_nothing():
+    assert tuple(UNCALIBRATED) == plans.UNCALIBRATED

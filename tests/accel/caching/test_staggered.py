@@ -327,7 +327,7 @@ def test_programs_that_cannot_cache_are_refused_with_the_reason(spec, positions,
 
 
 def test_a_network_without_blocks_is_refused(mixer):
-    with pytest.raises(InputError, match="Mixer is no residual stream"):
+    with pytest.raises(InputError, match="Mixer lists no blocks"):
         cached_ticks(build(mixer(), plan(), (2,), None), np.ones((0, 2), dtype=bool))
 
 
