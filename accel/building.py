@@ -56,6 +56,11 @@ def _rewritten(program: Program, accelerator: Accelerator, settings: Mapping[str
             f"plan {program.plan.name!r}: {name} rewrites chunks whose positions move together; this plan has "
             f"stagger {program.plan.stagger} and view {program.plan.view}; leave {name} out, or use stagger 0, view all"
         )
+    if program.denoiser.scores and accelerator.stage == Stage.SCHEDULE:
+        raise InputError(
+            f"plan {program.plan.name!r}: {name} changes what is asked at a step, and the confidences of this network "
+            "would be those of another step; leave it out"
+        )
     try:
         return accelerator.rewrite(program, settings, use)
     except InputError as error:

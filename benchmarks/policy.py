@@ -125,6 +125,7 @@ def subject(case: str, device: torch.device) -> tuple[TransformerForDiffusion, l
         checkpoint = load_checkpoint(TRAINED, device)
         raw = load_file(OBSERVATIONS)["observations"].to(device)
         normalised = checkpoint.normaliser.normalise("obs", raw)
+        assert isinstance(checkpoint.network, TransformerForDiffusion), "it is the shipped one"
         return checkpoint.network, list(normalised[:, None])
     shape = TransformerConfig(action_dim=7, observation_dim=32, width=768, layers=12, heads=12)
     generator = torch.Generator().manual_seed(0)

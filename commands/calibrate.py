@@ -26,7 +26,7 @@ from ..accel.caching.global_budget import budget_of, global_schedule
 from ..accel.caching.schedulers import FORMS, UNCALIBRATED, bac
 from ..accel.fingerprint import fingerprint
 from ..diffusion import Plan, Program, load_plan
-from ..diffusion.plans import CACHED
+from ..diffusion.names import CACHED
 from ..errors import InputError
 from ..files import check_place
 from ..policy import Checkpoint, load_checkpoint

@@ -12,11 +12,12 @@ from .. import accel
 from ..accel.caching import with_schedules
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
-from ..policy import DiffusionPolicy, load_checkpoint, read_config
+from ..policy import load_checkpoint, read_config, serve
 from ..runtime import Policy
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-DIFFUSION, BC, BC_RNN = "diffusion-transformer", "robomimic-bc", "robomimic-bc-rnn"
+DIFFUSION, STREAMING, ANCHORED = "diffusion-transformer", "streaming-transformer", "anchored-decoder"
+BC, BC_RNN = "robomimic-bc", "robomimic-bc-rnn"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def parse_candidate(name: str) -> Candidate:
     if name in (BC, BC_RNN):
         return Candidate(name, name, None)
     plan = load_plan(name)
-    return Candidate(plan.name, DIFFUSION, plan)
+    family = STREAMING if plan.stagger else ANCHORED if plan.guess.source == "anchors" else DIFFUSION
+    return Candidate(plan.name, family, plan)
 
 
 def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Path:
@@ -91,4 +93,4 @@ def _make_policy(
 
         return BCRNNPolicy.load(checkpoint, width)
     build = partial(accel.build, tail=tail, device=device)
-    return DiffusionPolicy(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width, build)
+    return serve(load_checkpoint(checkpoint, device), Plan.from_dict(plan), width, build)

@@ -1,4 +1,5 @@
-"""Train a policy on demonstrations: a diffusion transformer (EMA, published defaults), or robomimic's BC or BC-RNN."""
+"""Train a policy on demonstrations: a diffusion transformer (EMA, published defaults), its streaming form, an anchored
+decoder, or robomimic's BC or BC-RNN."""
 
 import argparse
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import yaml
 from ..errors import InputError
 from ..files import check_place
 from ..settings import checked
-from .families import check_device
+from .families import ANCHORED, DIFFUSION, STREAMING, check_device
 from .progress import progress_bar
 
-DEFAULT_PRESET = "diffusion-policy"
+DEFAULT_PRESETS = {"diffusion": "diffusion-policy", "streaming": "streaming", "anchored": "anchored"}
+FAMILIES = {"diffusion": DIFFUSION, "streaming": STREAMING, "anchored": ANCHORED}
 ROBOMIMIC_STEPS = {"bc": 4000, "bc-rnn": 4000}
 PARTS = ("network", "training")
 OWN = ("observation_dim", "action_dim", "seed")  # these come from the data and the command line
@@ -26,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
     parser.add_argument(
         "--algorithm",
-        choices=("diffusion", *ROBOMIMIC_STEPS),
+        choices=(*DEFAULT_PRESETS, *ROBOMIMIC_STEPS),
         default="diffusion",
         help="bc and bc-rnn are robomimic's",
     )
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a name in configs/training or a YAML file")
+    parser.add_argument("--preset", help="a name in configs/training or a YAML file (default: the algorithm's)")
+    parser.add_argument("--begin-from", metavar="DIR", help="checkpoint whose weights and normaliser are begun with")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a preset's setting")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
@@ -51,11 +54,12 @@ def run(options: argparse.Namespace) -> None:
     if options.algorithm in ROBOMIMIC_STEPS:
         _train_robomimic(options, out)
     else:
-        _train_diffusion(options, load_preset(options.preset, options.set), out)
+        options.preset = options.preset or DEFAULT_PRESETS[options.algorithm]
+        _train_diffusion(options, load_preset(options.preset, options.set, options.algorithm), out)
     print(f"checkpoint: {out}")
 
 
-def load_preset(name: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
+def load_preset(name: str, overrides: list[str], algorithm: str = "diffusion") -> dict[str, dict[str, Any]]:
     """{network: {...}, training: {...}} of a preset, with KEY=VALUE overrides; unknown keys raise InputError."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file():
@@ -69,38 +73,38 @@ def load_preset(name: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
         raise InputError(f"preset {name!r}: wanted a mapping with {' and '.join(PARTS)}")
     for item in overrides:
         key, equals, value = item.partition("=")
-        part = next((p for p in PARTS if key in _names(p)), None)
+        part = next((p for p in PARTS if key in _names(p, algorithm)), None)
         if not equals or part is None:
-            raise InputError(
-                f"--set {item}: wanted KEY=VALUE with one of {', '.join(n for p in PARTS for n in _names(p))}"
-            )
+            known = ", ".join(name for p in PARTS for name in _names(p, algorithm))
+            raise InputError(f"--set {item}: wanted KEY=VALUE with one of {known}")
         try:
             settings[part] = {**(settings.get(part) or {}), key: yaml.safe_load(value)}
         except yaml.YAMLError:
             raise InputError(f"--set {item}: {value!r} is no YAML value") from None
-    return {p: checked(_kind(p), settings.get(p) or {}, f"preset {name!r}, {p}", OWN) for p in PARTS}
+    return {p: checked(_kind(p, algorithm), settings.get(p) or {}, f"preset {name!r}, {p}", OWN) for p in PARTS}
 
 
-def _kind(part: str) -> type:
-    from ..policy import TrainingConfig, TransformerConfig
+def _kind(part: str, algorithm: str) -> type:
+    from ..policy import NETWORKS, TrainingConfig
 
-    return {"network": TransformerConfig, "training": TrainingConfig}[part]
+    return TrainingConfig if part == "training" else NETWORKS[FAMILIES[algorithm]][1]
 
 
-def _names(part: str) -> list[str]:
-    return [f.name for f in fields(_kind(part)) if f.name not in OWN]
+def _names(part: str, algorithm: str) -> list[str]:
+    return [f.name for f in fields(_kind(part, algorithm)) if f.name not in OWN]
 
 
 def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
     from ..envs import find_task
     from ..envs.dataset import read_demonstrations
-    from ..policy import TrainingConfig, TransformerConfig, save_checkpoint, train
+    from ..policy import NETWORKS, TrainingConfig, load_checkpoint, save_checkpoint, train
 
     data = read_demonstrations(options.data)
     task_id = data.attributes.get("task")
     discrete_dims = find_task(task_id).gripper_dims if task_id else ()
     widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
-    network = TransformerConfig(**widths, **settings["network"])
+    family, kind = NETWORKS[FAMILIES[options.algorithm]]
+    network = kind(**widths, **settings["network"])
     training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
     if task_id is None:
@@ -116,9 +120,16 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
             data.episode_ends,
             network,
             training,
+            family=family,
+            begin_from=None if options.begin_from is None else load_checkpoint(options.begin_from, options.device),
             discrete_dims=discrete_dims,
             state_file=state,
-            about={"task": task_id, "data": data.attributes, "preset": options.preset},
+            about={
+                "task": task_id,
+                "data": data.attributes,
+                "preset": options.preset,
+                "discrete_dims": list(discrete_dims),
+            },
             device=options.device,
             progress=_shown_on(bar),
         )
@@ -131,9 +142,10 @@ def _train_robomimic(options: argparse.Namespace, out: Path) -> None:
     from ..envs.robomimic_bc_rnn import train_bc_rnn
 
     name, steps = options.algorithm, ROBOMIMIC_STEPS[options.algorithm]
-    if options.preset != DEFAULT_PRESET or options.set or options.device != "cpu":
+    if options.preset or options.set or options.begin_from or options.device != "cpu":
         raise InputError(
-            f"--algorithm {name} trains robomimic's network on the CPU; --preset, --set and --device are for diffusion"
+            f"--algorithm {name} trains robomimic's network on the CPU; --preset, --set, --begin-from and --device are "
+            "for the others"
         )
     if not options.data.endswith(".hdf5"):
         raise InputError(

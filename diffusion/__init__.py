@@ -9,10 +9,11 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
 """
 
 from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
-from .executors import Eager, Executor, Start, begin, run_chunk, run_stream, unroll
+from .executors import Chunk, Eager, Executor, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
 from .grids import Grid
+from .names import known_plans, load_plan, named_plan, plan_names, queue_grid
 from .noise import keyed_normal
-from .plans import GridSpec, Plan, load_plan, named_plan, plan_names, save_plan
+from .plans import GridSpec, GuessSpec, Plan, save_plan
 from .programs import Inputs, Look, Outputs, Program, State, build
 from .schedules import Schedule, schedule
 from .solvers import Table, solver_table
@@ -24,11 +25,13 @@ __all__ = [
     "Anatomy",
     "Asked",
     "Block",
+    "Chunk",
     "Denoiser",
     "Eager",
     "Executor",
     "Grid",
     "GridSpec",
+    "GuessSpec",
     "History",
     "Inputs",
     "Layer",
@@ -46,10 +49,13 @@ __all__ = [
     "begin",
     "build",
     "keyed_normal",
+    "known_plans",
     "load_plan",
     "named_plan",
     "plan_names",
+    "queue_grid",
     "run_chunk",
+    "run_scored_chunk",
     "run_stream",
     "save_plan",
     "schedule",

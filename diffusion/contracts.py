@@ -50,6 +50,7 @@ class Denoiser(ABC):
     schedule    what it was trained with
     windows     whether a call may see a part of the positions; False: plans that cut the window are refused
     clip        x0 is clamped to [-clip, clip] before every solver step; None: never
+    scores      whether `predict` gives a lane's confidence beside its output
     """
 
     levels: str = "sample"
@@ -57,6 +58,7 @@ class Denoiser(ABC):
     windows: bool = True
     schedule: Schedule
     clip: float | None = None
+    scores: bool = False
 
     @abstractmethod
     def prepare(self, obs: Tensor) -> Any:

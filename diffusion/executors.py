@@ -2,7 +2,7 @@
 `ontick.accel` and run the same three parts:
 
     start = begin(program, context, seed, birth)      what a chunk starts from, all noise included
-    x = unroll(program, start)                        the steps, tensors alone: what a graph can record
+    chunk = unroll(program, start)                    the steps, tensors alone: what a graph can record
     run_chunk(program, context, seed, birth)          both, through the program's own executor
 """
 
@@ -32,6 +32,13 @@ class Start(NamedTuple):
     index: Tensor
 
 
+class Chunk(NamedTuple):
+    """x: [B, N, D...], clean; score: [B], the lanes' confidence at the last call, of a network that has one."""
+
+    x: Tensor
+    score: Tensor | None = None
+
+
 class NoiseByStep:
     """The noise of a chunk's steps, by the level at which a step ends."""
 
@@ -57,8 +64,8 @@ class Executor(ABC):
     noise_first: bool = True
 
     @abstractmethod
-    def chunk(self, program: Program, start: Start) -> Tensor:
-        """[B, N, D...]; may reuse its memory for the next chunk, so the caller copies what it keeps."""
+    def chunk(self, program: Program, start: Start) -> Chunk:
+        """May reuse its memory for the next chunk, so the caller copies what it keeps."""
 
 
 class Eager(Executor):
@@ -69,7 +76,7 @@ class Eager(Executor):
     def __init__(self, fused: bool = False, noise_first: bool = True) -> None:
         self.fused, self.noise_first = fused, noise_first
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         return unroll(program, start, self.fused)
 
 
@@ -79,7 +86,14 @@ EAGER = Eager()
 def run_chunk(
     program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu"
 ) -> Tensor:
-    """All positions of a finite program, from birth to clean: [B, N, D...].
+    """All positions of a finite program, from birth to clean: [B, N, D...]. See `run_scored_chunk`."""
+    return run_scored_chunk(program, context, seed, birth, guess, device).x
+
+
+def run_scored_chunk(
+    program: Program, context: Any, seed: Tensor, birth: Tensor, guess: Tensor | None = None, device: Any = "cpu"
+) -> Chunk:
+    """All positions of a finite program, from birth to clean, and the confidence of a network that has one.
 
     seed, birth: [B] int64, host; guess: [B, N, D...] on `device`, for births that start from one. Where all positions
     move together this is the tick unrolled, with every level known beforehand and all noise drawn before the loop;
@@ -91,7 +105,7 @@ def run_chunk(
         state = program.start(seed, birth, guess, device)
         for _ in range(program.ticks):
             state, _ = program.tick(state, Inputs(context, guess))
-        return state.x
+        return Chunk(state.x)
     executor = program.executor or EAGER
     return executor.chunk(program, begin(program, context, seed, birth, guess, device))
 
@@ -110,14 +124,14 @@ def begin(
     return Start(state.x, noise, context, index.to(state.x.device))
 
 
-def unroll(program: Program, start: Start, fused: bool = False) -> Tensor:
+def unroll(program: Program, start: Start, fused: bool = False) -> Chunk:
     """All steps of a chunk, from `start` to clean. No branch in it depends on data."""
     x, history, carry = start.x, empty_history(program.table, start.x), None
     for step in range(program.grid.steps, 0, -1):
         out, carry = program.look(x, step, start.context, start.index, carry)
         z = None if start.noise is None else start.noise[step - 1]
         x, history = solver_step(x, out, history, z, program.uniform[step], program.denoiser.clip, fused)
-    return x
+    return Chunk(x, carry if program.denoiser.scores else None)
 
 
 def run_stream(

@@ -39,22 +39,27 @@ class Grid:
             return np.log(self.alpha) - np.log(self.sigma)
 
 
-def at_indices(schedule: Schedule, indices: np.ndarray) -> Grid:
-    """The custom grid: any ascending training indices, [S] ints; the first step above clean comes first."""
+def at_indices(schedule: Schedule, indices: np.ndarray, told: np.ndarray | None = None) -> Grid:
+    """The custom grid: any ascending training indices, [S] ints; the first step above clean comes first. told: what the
+    network is told at each in its place, where that differs."""
     indices = np.asarray(indices, dtype=np.int64)
     top = schedule.train_levels
     if len(indices) == 0 or indices[0] < 0 or indices[-1] >= top or np.any(np.diff(indices) <= 0):
         raise InputError(f"a grid needs ascending training indices in 0..{top - 1}, got {indices.tolist()}")
+    labels = indices if told is None else np.asarray(told)
+    if len(labels) != len(indices):
+        raise InputError(f"a grid of {len(indices)} levels tells the network as many labels, got {len(labels)}")
     alpha_bar = schedule.alpha_bar[indices]
     return Grid(
         np.concatenate([[1.0], np.sqrt(alpha_bar)]),
         np.concatenate([[0.0], np.sqrt(1 - alpha_bar)]),
-        np.concatenate([[0.0], indices.astype(np.float64)]),
+        np.concatenate([[0.0], labels.astype(np.float64)]),
     )
 
 
-def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int | None = None) -> Grid:
-    """`steps` of the trained levels 0..entry (all of them by default): DDPM-K, DDIM-K, and truncated grids.
+def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int | None = None, end: int = 0) -> Grid:
+    """`steps` of the trained levels end..entry (all of them by default): DDPM-K, DDIM-K, and grids truncated at the
+    noisy side (entry) or at the clean one (end), from which the last step goes to clean.
 
     leading   0, T//K, 2 (T//K), ...: ends next to clean, starts below the top (diffusers' default)
     trailing  T-1 downwards in steps of T/K: starts at the top, ends far from clean
@@ -64,6 +69,9 @@ def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int 
     top = schedule.train_levels if entry is None else entry + 1
     if not 1 <= top <= schedule.train_levels:
         raise InputError(f"entry level {entry} is not one of the {schedule.train_levels} trained levels")
+    if not 0 <= end < top:
+        raise InputError(f"end level {end} is not one of the levels 0..{top - 1}")
+    top -= end  # the levels to divide, counted from `end`
     if not 1 <= steps <= top:
         raise InputError(f"{steps} steps asked of {top} trained levels; wanted 1 to {top}")
     if spacing == "leading":
@@ -73,10 +81,11 @@ def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int 
     elif spacing == "linspace":
         indices = np.round(np.linspace(0, top - 1, steps))
     elif spacing == "logsnr":
-        indices = _even_in_log_snr(schedule.alpha_bar, steps, top - 1 if entry is not None else max(top - 2, 0))
+        last = top - 1 if entry is not None else max(top - 2, 0)
+        indices = _even_in_log_snr(schedule.alpha_bar[end:], steps, last)
     else:
         raise InputError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
-    return at_indices(schedule, indices)
+    return at_indices(schedule, indices + end)
 
 
 def _even_in_log_snr(alpha_bar: np.ndarray, steps: int, entry: int) -> np.ndarray:

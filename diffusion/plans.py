@@ -1,18 +1,12 @@
 """Plans: how to denoise, as data.
 
-    name: ddim-10
-    grid: {kind: trained, steps: 10, spacing: leading}
-    solver: ddim
-    stagger: 0
-
-The names ddpm-K, ddim-K, dpmpp-K and unipc-K stand for K steps on the checkpoint's own schedule; exact-ddim-K is the
-same on the exact stack; uniform-M, uniform-last-M, power-M, bac-M and global-M are DDPM-100 on the exact stack with
-cached blocks, and bac-M-ddim-K the same on another sampler. Other names are presets in configs/plans; anything else is
-a YAML file.
+name: ddim-10
+grid: {kind: trained, steps: 10, spacing: leading}
+solver: ddim
+stagger: 0
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,22 +21,19 @@ from .solvers import SOLVERS
 
 GRID_KINDS = ("trained", "custom", "flow")
 BIRTHS = ("noise", "noised", "guess")
+SOURCES = ("given", "previous", "nearest", "regression", "anchors")
 VIEWS = ("all", "partitions", "lookahead")
 PRECISIONS = ("fp32", "tf32", "bf16", "int8")
 BACKENDS = ("eager", "best", "compile", "cudagraph", "openvino")
-PRESETS = Path(__file__).resolve().parent.parent / "configs" / "plans"
-NAMED_SPACING = {"ddpm": "leading", "ddim": "leading", "dpmpp": "logsnr", "unipc": "logsnr"}
-SAMPLER = rf"({'|'.join(NAMED_SPACING)})-(\d+)"
-UNCALIBRATED, CALIBRATED = ("uniform", "uniform-last", "power"), ("bac", "global")
-CACHED = rf"({'|'.join((*UNCALIBRATED, *CALIBRATED))})-(\d+)(?:-({SAMPLER}))?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridSpec:
     """Which levels to visit.
 
-    trained  `steps` levels of the trained schedule 0..`entry` (the top by default), divided by `spacing`
-    custom   the training indices `labels`, ascending
+    trained  `steps` levels of the trained schedule `end`..`entry` (all by default), divided by `spacing`; the last
+             step goes from `end` to clean
+    custom   the training indices `labels`, ascending; the network is told `told` in their place, where that is given
     flow     `steps` levels of flow matching, moved by `shift`
     """
 
@@ -50,7 +41,9 @@ class GridSpec:
     steps: int = 0
     spacing: str = "leading"
     entry: int | None = None
+    end: int = 0
     labels: tuple[int, ...] = ()
+    told: tuple[int, ...] = ()
     shift: float = 1.0
 
     def __post_init__(self) -> None:
@@ -68,8 +61,38 @@ class GridSpec:
         if self.kind == "flow":
             return flow(self.steps, self.shift)
         if self.kind == "custom":
-            return at_indices(schedule, np.array(self.labels))
-        return spaced(schedule, self.steps, self.spacing, self.entry)
+            return at_indices(schedule, np.array(self.labels), np.array(self.told) if self.told else None)
+        return spaced(schedule, self.steps, self.spacing, self.entry, self.end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuessSpec:
+    """What a chunk is born from, where it is not noise.
+
+    source  given       whoever runs the chunk gives it
+            previous    the answer before, shifted by the actions that were used: a warm start
+            nearest     a draft: the demonstration whose observations are nearest
+            regression  a draft: a small network's
+            anchors     the network's anchors, all of them; confidence picks one of the chunks that they become
+    cold    previous: the plan of the first answer, before which there is none
+    clip    previous: discrete dimensions (grippers) of the answer are put to their nearer limit before it is shifted
+    pick    anchors: argmax, or sample, which draws from the confidences
+    margin  anchors: the anchor nearest to the previous answer is kept unless another's probability leads by this much
+    warm    anchors: the shifted previous answer is one more anchor
+    """
+
+    source: str = "given"
+    cold: str = "ddim-10"
+    clip: bool = False
+    pick: str = "argmax"
+    margin: float = 0.0
+    warm: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("source of a guess", self.source, SOURCES)
+        _one_of("pick", self.pick, ("argmax", "sample"))
+        if not 0 <= self.margin <= 1:
+            raise InputError(f"margin is {self.margin}, wanted a difference of probabilities, 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +100,11 @@ class Plan:
     """Grid, solver, stagger, birth and view: the whole of a sampler (see the package's docstring).
 
     eta           DDIM's share of fresh noise
+    gamma         what fresh noise is multiplied with: below 1 for few steps
     block         positions that always share a level
     birth         noise: pure noise; noised: a guess, noised to the entry level; guess: a guess as it is
+    guess         where that guess comes from
+    execute       actions of a chunk that are executed before the next; 0: as the checkpoint says
     view, pieces  all: one call sees every position; partitions: `pieces` calls, each its own part of the window;
                   lookahead: 2 `pieces` calls that overlap by half, of which the noisier half is kept
 
@@ -90,9 +116,12 @@ class Plan:
     grid: GridSpec
     solver: str
     eta: float = 0.0
+    gamma: float = 1.0
     stagger: int = 0
     block: int = 1
     birth: str = "noise"
+    guess: GuessSpec = field(default_factory=GuessSpec)
+    execute: int = 0
     view: str = "all"
     pieces: int = 1
     accelerators: dict[str, Any] = field(default_factory=dict)
@@ -105,13 +134,17 @@ class Plan:
         _one_of("backend", self.backend, BACKENDS)
         _one_of("birth", self.birth, BIRTHS)
         _one_of("view", self.view, VIEWS)
-        for key, least in (("stagger", 0), ("block", 1), ("pieces", 1)):
+        for key, least in (("stagger", 0), ("block", 1), ("pieces", 1), ("execute", 0)):
             if getattr(self, key) < least:
                 raise InputError(f"plan {self.name!r}: {key} is {getattr(self, key)}, wanted at least {least}")
         for name, settings in self.accelerators.items():
             if not isinstance(name, str) or not isinstance(settings, dict):
                 got = f"{name}: {settings!r}"
                 raise InputError(f"plan {self.name!r}: accelerators are a name and its settings, got {got}")
+        if not self.gamma >= 0:
+            raise InputError(f"plan {self.name!r}: gamma is {self.gamma}, wanted 0 (no fresh noise) or more")
+        if self.birth == "noise" and self.guess != GuessSpec():
+            raise InputError(f"plan {self.name!r}: birth noise starts from no guess; use guess or noised")
         if not 0 <= self.eta <= 1:
             raise InputError(f"plan {self.name!r}: eta is {self.eta}, wanted 0 (no fresh noise) to 1")
         if self.pieces > 1 and self.view == "all":
@@ -132,58 +165,8 @@ class Plan:
         if "grid" not in data or "solver" not in data or "name" not in data:
             raise InputError(f"{origin}: a plan needs name, grid and solver, got {', '.join(data) or 'nothing'}")
         grid = checked(GridSpec, data["grid"], f"{origin}, grid")
-        return Plan(**{**data, "grid": GridSpec(**grid)})
-
-
-def named_plan(name: str) -> Plan | None:
-    """A plan whose name says all (see the module's docstring); None for any other name."""
-    if match := re.fullmatch(SAMPLER, name):
-        solver, steps = match[1], int(match[2])
-        return Plan(name=name, grid=GridSpec(steps=steps, spacing=NAMED_SPACING[solver]), solver=solver)
-    if match := re.fullmatch(f"exact-({SAMPLER})", name):
-        return _accelerated(name, match[1], {"exact": {}})
-    if match := re.fullmatch(CACHED, name):
-        scheduler, refreshes, sampler = match[1], int(match[2]), match[3] or "ddpm-100"
-        settings = {"schedule": name}
-        if scheduler in UNCALIBRATED:
-            settings = {"scheduler": scheduler, "refreshes": refreshes}
-        return _accelerated(name, sampler, {"exact": {}, "cache": settings})
-    return None
-
-
-def _accelerated(name: str, sampler: str, accelerators: dict[str, Any]) -> Plan:
-    plan = named_plan(sampler)
-    assert plan is not None, "the pattern has checked this"
-    return dataclasses.replace(plan, name=name, accelerators=accelerators, backend="best")
-
-
-def load_plan(name_or_file: str) -> Plan:
-    """A plan by name or from a YAML file. Raises InputError, saying what is known."""
-    plan = named_plan(name_or_file)
-    if plan is not None:
-        return plan
-    import yaml  # named plans do without it
-
-    path = Path(name_or_file)
-    if not name_or_file.endswith((".yaml", ".yml")):
-        if name_or_file not in plan_names():
-            named = [f"{solver}-K" for solver in NAMED_SPACING]
-            named += ["exact-ddim-K", *(f"{scheduler}-M" for scheduler in (*UNCALIBRATED, *CALIBRATED))]
-            known = ", ".join([*named, *plan_names()])
-            raise InputError(f"unknown plan {name_or_file!r}; wanted {known} (as in ddim-10) or a YAML file")
-        path = PRESETS / f"{name_or_file}.yaml"
-    if not path.is_file():
-        raise InputError(f"no plan file {name_or_file}")
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{name_or_file} is not YAML: {' '.join(str(error).split())}") from None
-    return Plan.from_dict(data, name_or_file)
-
-
-def plan_names() -> list[str]:
-    """The presets of configs/plans."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+        guess = checked(GuessSpec, data.get("guess", {}), f"{origin}, guess")
+        return Plan(**{**data, "grid": GridSpec(**grid), "guess": GuessSpec(**guess)})
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:

@@ -214,8 +214,10 @@ class Program:
         return (self._give_birth(state, index, inputs.guess) if self.endless else state), outputs
 
     def _plain_look(self, x: Tensor, step: int, context: Any, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """The network's output with all positions at level `step`: the tick's look where nothing is mixed."""
-        return self.denoiser.predict(x, *self.asked(x, step, context, index)).x.float(), carry
+        """The network's output with all positions at level `step`: the tick's look where nothing is mixed. Its carry is
+        the lanes' confidence, of a network that has one."""
+        prediction = self.denoiser.predict(x, *self.asked(x, step, context, index))
+        return prediction.x.float(), prediction.score
 
     def asked(self, x: Tensor, step: int, context: Any, index: Tensor) -> Asked:
         """What a call is asked beside x where all positions are at level `step`. x: [B, N, D...]; index: [B, N]."""
@@ -272,7 +274,7 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
     if plan.accelerators or (plan.precision, plan.backend) != ("fp32", "eager"):
         raise InputError(f"plan {plan.name!r} has accelerators, a precision or a backend: build it with accel.build")
     grid = plan.grid.build(denoiser.schedule)
-    table = solver_table(plan.solver, grid, plan.eta)
+    table = solver_table(plan.solver, grid, plan.eta, plan.gamma)
     if (plan.solver == "euler") != denoiser.schedule.is_flow:
         raise InputError(
             f"plan {plan.name!r}: solver {plan.solver} does not fit schedule {denoiser.schedule.name!r} "

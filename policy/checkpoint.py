@@ -19,20 +19,40 @@ from safetensors.torch import load_file, save_file
 from ..errors import InputError
 from ..files import whole
 from ..settings import checked
-from .config import TransformerConfig
-from .normaliser import Normaliser
+from .anchored import AnchoredDecoder
+from .config import AnchoredConfig, ChunkConfig, TransformerConfig
+from .network import ActionNetwork
+from .normaliser import DISCRETE_SCALE, Normaliser
+from .streaming import StreamingTransformer
 from .transformer import TransformerForDiffusion
 
 FORMAT = "ontick-checkpoint-1"
+NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
+    TransformerForDiffusion.family: (TransformerForDiffusion, TransformerConfig),
+    StreamingTransformer.family: (StreamingTransformer, TransformerConfig),
+    AnchoredDecoder.family: (AnchoredDecoder, AnchoredConfig),
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained policy as it lies on disk. `about`: task, data and training, free-form but JSON."""
 
-    network: TransformerForDiffusion
+    network: ActionNetwork
     normaliser: Normaliser
     about: dict[str, Any] = field(default_factory=dict)
+
+    def at_limits(self, chunk: torch.Tensor) -> torch.Tensor:
+        """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits.
+        Raises InputError where the checkpoint does not say which dimensions are discrete."""
+        dims = self.about.get("discrete_dims")
+        if dims is None:
+            raise InputError(
+                "the checkpoint does not say which actions are discrete (about, discrete_dims in config.json)"
+            )
+        put = chunk.clone()
+        put[..., dims] = torch.where(put[..., dims] < 0, -DISCRETE_SCALE, DISCRETE_SCALE)
+        return put
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = True) -> None:
@@ -43,7 +63,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Tru
         raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
     config = {
         "format": FORMAT,
-        "family": "diffusion-transformer",
+        "family": checkpoint.network.family,
         "network": checkpoint.network.config.to_dict(),
         "about": checkpoint.about,
     }
@@ -61,9 +81,11 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> C
     """Read a checkpoint folder, fp32, in evaluation mode. Raises InputError naming what is wrong with it."""
     folder = Path(folder)
     config = read_config(folder)
-    if config.get("family") != "diffusion-transformer":
-        raise InputError(f"{folder}: family {config.get('family')!r} is not a diffusion transformer")
-    network = TransformerForDiffusion(_network_config(folder, config.get("network")))
+    family = config.get("family")
+    if family not in NETWORKS:
+        raise InputError(f"{folder}: family {family!r} is no diffusion policy; known: {', '.join(NETWORKS)}")
+    make, kind = NETWORKS[family]
+    network = make(_network_config(folder, kind, config.get("network")))
     weights = {k: v.float() for k, v in _read(folder, "model.safetensors").items()}
     try:
         network.load_state_dict(weights, strict=True)
@@ -90,12 +112,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def _network_config(folder: Path, data: Any) -> TransformerConfig:
-    settings = checked(TransformerConfig, data, f"{folder}/config.json, network")
+def _network_config(folder: Path, kind: type[ChunkConfig], data: Any) -> ChunkConfig:
+    settings = checked(kind, data, f"{folder}/config.json, network")
     missing = {"action_dim", "observation_dim"} - set(settings)
     if missing:
         raise InputError(f"{folder}/config.json, network: no {', '.join(sorted(missing))}; train the policy again")
-    return TransformerConfig(**settings)
+    return kind(**settings)
 
 
 def _read(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -108,7 +130,7 @@ def _read(folder: Path, name: str) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} cannot be read as safetensors: {_first(error)}") from None
 
 
-def _same_width(folder: Path, config: TransformerConfig, normaliser: Normaliser) -> None:
+def _same_width(folder: Path, config: ChunkConfig, normaliser: Normaliser) -> None:
     got = (normaliser.obs_scale.numel(), normaliser.action_scale.numel())
     wanted = (config.observation_dim, config.action_dim)
     if got != wanted:

@@ -11,11 +11,11 @@ Legend: L lanes asked for, To, Ta, Da, Do; Th = Tp - To + 1 rows from the newest
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from einops import repeat
+from torch import Tensor
 
 from ..diffusion import Plan, Program, build, run_chunk
 from ..errors import InputError
@@ -32,13 +32,16 @@ class DiffusionPolicy:
         accelerators). Raises InputError where the checkpoint cannot run the plan."""
         if width < 1:
             raise InputError(f"a policy's width is {width}, wanted at least 1 lane")
-        if plan.birth != "noise":
-            raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); this policy has none")
+        self._refuse(checkpoint, plan)
         config = checkpoint.network.config
         self.checkpoint, self.plan, self.width = checkpoint, plan, width
-        self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
+        self.n_obs_steps, self.n_action_steps = config.n_obs_steps, plan.execute or config.n_action_steps
         self.observation_dim, self.action_dim = config.observation_dim, config.action_dim
-        self.program: Program = build(checkpoint.network, plan, (config.action_dim,), config.horizon)
+        self.first_row = checkpoint.network.first_row
+        if self.n_action_steps > config.horizon - self.first_row:
+            most = config.horizon - self.first_row
+            raise InputError(f"plan {plan.name!r} executes {self.n_action_steps} actions of {most} that are predicted")
+        self.program: Program = build(checkpoint.network, plan, (config.action_dim,), self._positions())
         self.calls_per_chunk = self.program.calls
         self.backend = self.program.backend
         self._seed: dict[int, int] = {}
@@ -87,34 +90,45 @@ class DiffusionPolicy:
             self._queue.update({lane: list(chunk) for lane, chunk in zip(empty, chunks, strict=True)})
         return np.stack([self._queue[lane].pop(0) for lane in lanes])
 
-    # -- the two timed stages -------------------------------------------------------------------------------------
+    # -- what a kind of plan changes ------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def encode(self, obs: np.ndarray) -> Any:
-        """[width, To, Do] -> the program's context: everything that does not depend on the level."""
-        device = self.checkpoint.normaliser.obs_scale.device
-        x = torch.from_numpy(np.asarray(obs, dtype=np.float32)).to(device)
-        return self.program.prepare(self.checkpoint.normaliser.normalise("obs", x))
+    def _refuse(self, checkpoint: Checkpoint, plan: Plan) -> None:
+        """Raises InputError where this class cannot serve the plan."""
+        if plan.birth != "noise":
+            raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); this policy has none")
 
-    @torch.inference_mode()
-    def denoise(self, context: Any, seeds: Sequence[int], births: Sequence[int]) -> np.ndarray:
-        """Context and keys of `width` lanes -> [width, Th, Da]. Returning to numpy waits for the device."""
-        device = self.checkpoint.normaliser.action_scale.device
-        rows = run_chunk(self.program, context, torch.tensor(seeds), torch.tensor(births), device=device)
-        rows = self.checkpoint.normaliser.unnormalise("action", rows[:, self.n_obs_steps - 1 :])
-        return rows.cpu().numpy()
+    def _positions(self) -> int | None:
+        """Of the program; None: it has no end."""
+        return self.checkpoint.network.config.horizon
+
+    def _sampled(self, obs: Tensor, lanes: Sequence[int]) -> Tensor:
+        """obs: [width, To, Do], normalised, of at most `width` lanes and then padding -> the lanes' chunks [L, Tp, Da],
+        normalised."""
+        return self._run(self.program, obs, lanes)[: len(lanes)]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _run(self, program: Program, obs: Tensor, lanes: Sequence[int], guess: Tensor | None = None) -> Tensor:
+        """A chunk of `width` lanes, [width, Tp, Da]; guess: [width, Tp, Da], where the plan's birth takes one."""
+        seed, birth = self._keys(lanes)
+        return run_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
+
+    def _keys(self, lanes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Seed and birth [width] of lanes and padding."""
+        spare = [0] * (self.width - len(lanes))
+        seeds, births = [self._seed[lane] for lane in lanes], [self._births[lane] for lane in lanes]
+        return torch.tensor(seeds + spare), torch.tensor(births + spare)
+
+    @torch.inference_mode()
     def _padded(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
-        spare = self.width - len(lanes)
-        filled = np.concatenate([obs, np.repeat(obs[-1:], spare, 0)])
-        seeds = [self._seed[lane] for lane in lanes] + [0] * spare
-        births = [self._births[lane] for lane in lanes] + [0] * spare
-        actions = self.denoise(self.encode(filled), seeds, births)[: len(lanes)]
+        """At most `width` lanes: [L, To, Do] -> [L, Th, Da]. Returning to numpy waits for the device."""
+        normaliser = self.checkpoint.normaliser
+        filled = np.concatenate([obs, np.repeat(obs[-1:], self.width - len(lanes), 0)])
+        x = normaliser.normalise("obs", torch.from_numpy(filled).to(normaliser.obs_scale.device))
+        rows = normaliser.unnormalise("action", self._sampled(x, lanes)[:, self.first_row :])
         for lane in lanes:
             self._births[lane] += 1
-        return actions
+        return rows.cpu().numpy()
 
     def _check(self, obs: np.ndarray, lanes: Sequence[int], wanted: tuple[int, ...], legend: str) -> None:
         if obs.shape != wanted or len(lanes) == 0:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 KEYS = ("obs", "action")
+DISCRETE_SCALE = 0.1  # of a gripper's range, whose limits are then -0.1 and 0.1
 
 
 class Normaliser(nn.Module):
@@ -45,7 +46,7 @@ class Normaliser(nn.Module):
         actions: np.ndarray,
         *,
         discrete_dims: tuple[int, ...] = (),
-        discrete_scale: float = 0.1,
+        discrete_scale: float = DISCRETE_SCALE,
         still: float = 1e-4,
     ) -> "Normaliser":
         """observations: [frames, Do]; actions: [frames, Da]. A dimension whose range is below `still` is constant."""

@@ -1,8 +1,8 @@
 """EMA training of a diffusion policy with the published hyper-parameters, resumable after a kill.
 
-A step: a batch of windows, noise at a random trained level a sample, mean squared error on what the network
-predicts. State is saved whole or not at all; a resumed run continues bit for bit on the same machine, because
-every step's batch, levels and noise are drawn from (seed, step).
+A step: a batch of windows, and the network's own loss on it (`ActionNetwork.loss`). State is saved whole or not at
+all; a resumed run continues bit for bit on the same machine, because every step's batch, levels and noise are drawn
+from (seed, step).
 
 Legend: M windows, Tp rows, To observation steps, E episodes.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,7 +24,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import whole
 from .checkpoint import Checkpoint
-from .config import TransformerConfig
+from .config import ChunkConfig
+from .network import ActionNetwork
 from .normaliser import Normaliser
 from .transformer import Attention, TransformerForDiffusion
 
@@ -68,20 +68,27 @@ class Windows:
 
     observations: Tensor  # [frames, Do], normalised
     actions: Tensor  # [frames, Da], normalised
-    frame: Tensor  # [M, Tp] int64: which frame each row of a window reads
+    frame: Tensor  # [M, span] int64: which frame each row of a window reads
 
-    def batch(self, picks: Tensor, n_obs_steps: int) -> tuple[Tensor, Tensor]:
-        """picks: [B] -> observations [B, To, Do], actions [B, Tp, Da]."""
+    def batch(self, picks: Tensor, config: ChunkConfig) -> tuple[Tensor, Tensor]:
+        """picks: [B] -> observations [B, To, Do], actions [B, Tp, Da]: the first and the last rows of the windows."""
         frame = self.frame[picks]
-        return self.observations[frame[:, :n_obs_steps]], self.actions[frame]
+        return self.observations[frame[:, : config.n_obs_steps]], self.actions[frame[:, -config.horizon :]]
 
 
-def window_frames(episode_ends: np.ndarray, config: TransformerConfig) -> np.ndarray:
-    """[M, Tp] frames of every window: one for each start from -(To - 1) up to where Ta - 1 rows lie past the end."""
-    rows = np.arange(config.horizon)
+def window_frames(episode_ends: np.ndarray, config: ChunkConfig, from_newest: bool = False) -> np.ndarray:
+    """[M, span] frames of every window: one for each start from -(To - 1) up to where Ta - 1 rows lie past the end.
+
+    from_newest: the rows begin at the newest observation, so that a window spans To - 1 + Tp frames in the place of Tp;
+    and every frame but an episode's last To - 1 is the newest of one, because such networks are asked at every tick.
+    """
+    span, past = config.horizon, config.n_action_steps - 1
+    if from_newest:
+        span, past = span + config.n_obs_steps - 1, config.horizon - 1
+    rows = np.arange(span)
     windows, start = [], 0
     for end in episode_ends:
-        first = np.arange(start - (config.n_obs_steps - 1), end - config.horizon + config.n_action_steps)
+        first = np.arange(start - (config.n_obs_steps - 1), end - span + past + 1)
         if len(first) == 0:  # an episode shorter than a window is still seen once
             first = np.array([start - (config.n_obs_steps - 1)])
         windows.append((first[:, None] + rows).clip(start, end - 1))
@@ -113,25 +120,15 @@ def ema_decay(step: int, config: TrainingConfig) -> float:
     return min(config.ema_max, 1 - (1 + step) ** -config.ema_power)
 
 
-def loss(network: TransformerForDiffusion, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-    """Mean squared error on the network's own parameterisation at a uniformly drawn trained level a sample."""
-    alpha_bar = torch.from_numpy(network.schedule.alpha_bar).float()
-    t = torch.randint(len(alpha_bar), (len(actions),), generator=generator)
-    noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-    kept = rearrange(alpha_bar[t], "b -> b 1 1").to(actions.device)
-    a, s = kept.sqrt(), (1 - kept).sqrt()
-    target = {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[network.prediction]
-    out = network(a * actions + s * noise, t.to(actions.device), obs)
-    return nn.functional.mse_loss(out, target)
-
-
 def train(
     observations: np.ndarray,
     actions: np.ndarray,
     episode_ends: np.ndarray,
-    network_config: TransformerConfig,
+    network_config: ChunkConfig,
     config: TrainingConfig,
     *,
+    family: type[ActionNetwork] = TransformerForDiffusion,
+    begin_from: Checkpoint | None = None,
     discrete_dims: tuple[int, ...] = (),
     state_file: str | Path | None = None,
     about: dict | None = None,
@@ -139,24 +136,36 @@ def train(
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Checkpoint:
     """Train on [frames, Do] observations and [frames, Da] actions of the episodes that end (exclusively) at
-    `episode_ends`; returns the EMA weights. With `state_file`, the run is saved there every `save_every` steps and
-    goes on from there; a state file of another run is refused with InputError. `progress(step, loss)` is called
-    after every step."""
+    `episode_ends`; returns the EMA weights. `begin_from`: a checkpoint whose weights and normaliser are begun with;
+    what it lacks begins as it is initialised, and what does not fit raises InputError. With `state_file`, the run is
+    saved there every `save_every` steps and goes on from there; a state file of another run is refused with InputError.
+    `progress(step, loss)` is called after every step."""
     if network_config.schedule == "flow":
         raise InputError("training is for trained schedules, got flow matching")
     _check_data(observations, actions, episode_ends, network_config)
     torch.manual_seed(config.seed)
-    normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
-    frame = window_frames(episode_ends, network_config)
+    network = family(network_config)
+    if begin_from is None:
+        normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
+    else:
+        normaliser = copy.deepcopy(begin_from.normaliser)
+        _begin_from(network, begin_from)
+    frame = window_frames(episode_ends, network_config, network.from_newest)
     data = Windows(
         normaliser.normalise("obs", torch.from_numpy(observations).float()).to(device),
         normaliser.normalise("action", torch.from_numpy(actions).float()).to(device),
         torch.from_numpy(frame).to(device),
     )
-    network = TransformerForDiffusion(network_config).to(device)
+    network = network.to(device)
+    network.begin_training(data.batch(torch.arange(len(frame), device=device), network_config)[1], config.seed)
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optim = optimiser(network, config)
-    run = {"network": network_config.to_dict(), "training": asdict(config), "data": _digest(data)}
+    run = {
+        "family": family.family,
+        "network": network_config.to_dict(),
+        "training": asdict(config),
+        "data": _digest(data),
+    }
     first = _resume(state_file, run, network, ema, optim) if state_file else 0
     network.train()
     for step in range(first, config.steps):
@@ -165,7 +174,7 @@ def train(
         picks = torch.randint(len(frame), (config.batch,), generator=generator).to(device)
         for group in optim.param_groups:
             group["lr"] = learning_rate(step, config)
-        error = loss(network, *data.batch(picks, network_config.n_obs_steps), generator)
+        error = network.loss(*data.batch(picks, network_config), generator)
         if not torch.isfinite(error):
             raise InputError(f"the loss is {error.item()} at step {step}; look for bad values in the data or lower lr")
         optim.zero_grad(set_to_none=True)
@@ -178,7 +187,18 @@ def train(
     return Checkpoint(ema, normaliser.to(device), {**(about or {}), "training": asdict(config)})
 
 
-def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray, config: TransformerConfig) -> None:
+def _begin_from(network: ActionNetwork, checkpoint: Checkpoint) -> None:
+    try:
+        left = network.load_state_dict(checkpoint.network.state_dict(), strict=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"the checkpoint to begin from is of another shape: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if left.unexpected_keys:
+        raise InputError(f"the checkpoint to begin from has {left.unexpected_keys[0]}, which this network has not")
+
+
+def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray, config: ChunkConfig) -> None:
     wanted = ((len(actions), config.observation_dim), (len(observations), config.action_dim))
     if (observations.shape, actions.shape) != wanted:
         raise InputError(

@@ -11,15 +11,15 @@ equals `torch.nn.TransformerDecoder` (pre-norm, exact GELU, no final norm of its
 Legend: B lanes, T action rows, To observation steps, S = 1 + To memory tokens, E width, H heads, Da, Do.
 """
 
-import math
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Affine, Anatomy, Asked, Block, Denoiser, Layer, Schedule, schedule
+from ..diffusion import Affine, Anatomy, Asked, Block, Layer, Schedule, schedule
 from .config import TransformerConfig
+from .network import ActionNetwork, frequencies, sinusoid
 
 
 class Attention(nn.Module):
@@ -82,10 +82,13 @@ class Context(NamedTuple):
     memory_mask: Tensor | None
 
 
-class TransformerForDiffusion(nn.Module, Denoiser):
+class TransformerForDiffusion(ActionNetwork):
     """Predicts the noise of T action rows, given To observations and one level a sample."""
 
+    family: ClassVar[str] = "diffusion-transformer"
+    from_newest: ClassVar[bool] = False
     levels = "sample"
+    config: TransformerConfig
     windows = False  # its positions are those of the whole chunk
     schedule: Schedule
     mask: Tensor | None
@@ -124,9 +127,7 @@ class TransformerForDiffusion(nn.Module, Denoiser):
         self.apply(_initialise)
         nn.init.normal_(self.pos_emb, std=0.02)
         nn.init.normal_(self.cond_pos_emb, std=0.02)
-        half = E // 2
-        frequency = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
-        self.register_buffer("_frequency", frequency, persistent=False)
+        self.register_buffer("_frequency", frequencies(E), persistent=False)
 
     def blocks(self) -> list[Block]:
         """Three residual branches a layer, in order."""
@@ -179,6 +180,20 @@ class TransformerForDiffusion(nn.Module, Denoiser):
         label = torch.as_tensor(label, dtype=torch.float32, device=x.device).expand(len(x))
         return self.predict(x, label[:, None].expand(x.shape[:2]), self.prepare(obs)).x
 
+    def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error on the network's own parameterisation at a uniformly drawn trained level a sample."""
+        t = torch.randint(self.schedule.train_levels, (len(actions),), generator=generator)
+        return self.loss_at(t[:, None].expand(actions.shape[:2]), obs, actions, generator)
+
+    def loss_at(self, t: Tensor, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """The same at given levels. t: [B, T] int64, on the host."""
+        alpha_bar = torch.from_numpy(self.schedule.alpha_bar).float()
+        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
+        a, s = (part.sqrt()[..., None].to(actions.device) for part in (alpha_bar[t], 1 - alpha_bar[t]))
+        target = {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[self.prediction]
+        out = self.predict(a * actions + s * noise, t.float().to(actions.device), self.prepare(obs)).x
+        return F.mse_loss(out, target)
+
     def _memory(self, label: Tensor, context: Tensor) -> Tensor:
         """[B, S, E]: the time token in front of the observation tokens."""
         time = self._time_token(label)
@@ -188,9 +203,7 @@ class TransformerForDiffusion(nn.Module, Denoiser):
 
     def _time_token(self, label: Tensor) -> Tensor:
         """[B] -> [B, 1, E], before the encoder."""
-        angle = label[:, None] * self._frequency
-        time = torch.cat([angle.sin(), angle.cos()], -1)[:, None]
-        return self.drop(time + self.cond_pos_emb[:, :1])
+        return self.drop(sinusoid(label, self._frequency)[:, None] + self.cond_pos_emb[:, :1])
 
 
 def _affine(module: nn.Linear | nn.LayerNorm) -> Affine:

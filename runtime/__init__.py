@@ -6,7 +6,7 @@ It sees a policy through `Policy` alone, and knows neither environments nor acce
 from .budget import LatencyBudget, budget_names, load_budget
 from .charge import Charge, delay_ticks
 from .clock import Clock, VirtualClock, WallClock
-from .contracts import Policy
+from .contracts import FollowingPolicy, Policy
 from .histogram import LatencyHistogram
 from .jerk import jerk
 from .ledger import Ledger
@@ -21,6 +21,7 @@ __all__ = [
     "Charge",
     "Clock",
     "ControlLoop",
+    "FollowingPolicy",
     "LatencyBudget",
     "LatencyHistogram",
     "LatencyTrace",

@@ -50,3 +50,17 @@ class Policy(Protocol):
         Keeps the history and the queue of actions itself: the simple way to drive a policy, without a deadline.
         """
         ...
+
+
+@runtime_checkable
+class FollowingPolicy(Policy, Protocol):
+    """A policy whose answer follows from the lane's answer before, and whose answers do not all cost the same."""
+
+    def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
+        """Told before each question: how many rows of each lane's last answer lie behind, 0 before the first. Who does
+        not tell has played the Ta rows of the chunk."""
+        ...
+
+    def calls_of(self, lane: int) -> int:
+        """Network calls of the lane's last answer."""
+        ...

@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import InputError
 from .budget import LatencyBudget
 from .charge import Charge, delay_ticks
-from .contracts import Policy
+from .contracts import FollowingPolicy, Policy
 from .ledger import Ledger
 
 Kind = Literal["answer", "rest", "held"]
@@ -125,11 +125,21 @@ class ControlLoop:
         asking = [lane for lane in candidates if self.wants_answer(lane)]
         if asking:
             obs = np.stack([self._state(lane).history for lane in asking])  # [L, To, Do]
+            if isinstance(self.policy, FollowingPolicy):
+                self.policy.follow(asking, [self._rows_behind(lane) for lane in asking])
             rows = np.asarray(self.policy.predict_with_tail(obs, asking), dtype=np.float32)  # [L, Th, Da]
             self._check_answer(rows, asking)
             for lane, lane_rows in zip(asking, rows, strict=True):
-                self._enter_answer(self._state(lane), lane_rows)
+                self._enter_answer(self._state(lane), lane_rows, self._calls_of(lane))
         return asking
+
+    def _rows_behind(self, lane: int) -> int:
+        current = self._state(lane).current
+        return 0 if current is None else current.next_row
+
+    def _calls_of(self, lane: int) -> int:
+        policy = self.policy
+        return policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
 
     def act(self, lane: int) -> tuple[np.ndarray, Kind]:
         """The action [Da] of this tick and what it is: a row of the answer, of the rest of the one before, or held.
@@ -151,13 +161,13 @@ class ControlLoop:
         names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved")
         return {"ticks": state.tick, **{name: state.counts[name] for name in names}}
 
-    def _enter_answer(self, state: _Lane, rows: np.ndarray) -> None:
+    def _enter_answer(self, state: _Lane, rows: np.ndarray, calls: int) -> None:
         answer = _Answer(np.array(rows), asked_at_tick=state.tick)
         latency_s = self.charge.latency_s(state.seed, state.chunks)
         state.in_flight, state.ticks_to_wait, state.rest_consumed = answer, delay_ticks(latency_s, self.budget), 0
         state.chunks += 1
         self._count(state, "chunks")
-        self._count(state, "network_calls", self.policy.calls_per_chunk)
+        self._count(state, "network_calls", calls)
         if self.charge.is_free:
             return
         self.ledger.record("chunk", latency_s)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion import Asked, Block, Executor, Program, Start, unroll
+from ...diffusion import Asked, Block, Chunk, Executor, Program, Start, unroll
 from ..caching.cached import CachedLook
 from .cuda_graph import CudaGraph
 from .step import Levels, Step, context_tensors, levels_of, run_steps
@@ -28,7 +28,7 @@ class Compiled(Executor):
         self._graph: CudaGraph | None = None
 
     @torch.inference_mode()
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         self._thread.check()
         if start.x.device.type != "cuda":
             return self._steps.chunk(program, start)
@@ -44,7 +44,7 @@ class _CompiledSteps(Executor):
     def __init__(self) -> None:
         self._compiled: dict[Any, tuple[Levels, Callable[..., Any]]] = {}
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         key = tuple(tuple(tensor.shape) for tensor in (start.x, *context_tensors(start.context)))
         if key not in self._compiled:
             step = Step(program, start.context).to(start.x.device)
@@ -60,7 +60,7 @@ class _CompiledParts(Executor):
     def __init__(self) -> None:
         self._program: Program | None = None
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         if self._program is None:
             assert isinstance(program.rewritten, CachedLook), "only such programs are given"
             parts = _Parts(program, start.x.device)

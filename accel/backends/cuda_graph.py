@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...diffusion import Eager, Executor, Program, Start
+from ...diffusion import Chunk, Eager, Executor, Program, Start
 from .step import context_tensors
 from .thread import OneThread
 
@@ -20,10 +20,10 @@ WARMUP = 3  # runs before a capture: libraries choose kernels and allocate works
 class Recorder(Protocol):
     """Records `work`, which writes into memory of its own -> (replay, what the recorded work returned)."""
 
-    def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]: ...
+    def __call__(self, work: Callable[[], Chunk]) -> tuple[Callable[[], Any], Chunk]: ...
 
 
-def record_cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
+def record_cuda_graph(work: Callable[[], Chunk]) -> tuple[Callable[[], Any], Chunk]:
     """Capture on the current device, after a warm-up on a stream of its own."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -45,15 +45,15 @@ class CudaGraph(Executor):
     def __init__(self, program: Program, inner: Executor | None = None, record: Recorder = record_cuda_graph) -> None:
         self._inner = inner or program.executor or Eager()
         self._record, self._thread = record, OneThread("this CUDA graph")
-        self._captured: dict[Any, tuple[Start, Callable[[], Any], Tensor]] = {}
+        self._captured: dict[Any, tuple[Start, Callable[[], Any], Chunk]] = {}
 
     @torch.inference_mode()
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         self._thread.check()
         with torch.cuda.device_of(start.x):  # captures go to the current device; nothing happens for a CPU tensor
             return self._replayed(program, start)
 
-    def _replayed(self, program: Program, start: Start) -> Tensor:
+    def _replayed(self, program: Program, start: Start) -> Chunk:
         key = tuple(tuple(tensor.shape) for tensor in _tensors(start))
         if key not in self._captured:
             held = Start(*(_cloned(part) for part in start))
@@ -62,7 +62,7 @@ class CudaGraph(Executor):
         for mine, given in zip(_tensors(held), _tensors(start), strict=True):
             mine.copy_(given)
         replay()
-        return out.clone()
+        return Chunk(*(_cloned(part) for part in out))
 
 
 def _tensors(start: Start) -> list[Tensor]:

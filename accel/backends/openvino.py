@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion import Executor, Program, Start
+from ...diffusion import Chunk, Executor, Program, Start
 from ...errors import InputError
 from ..exact_network import ExactDecoder
 from .step import Levels, Step, context_tensors, levels_of, step_inputs
@@ -32,7 +32,7 @@ class OpenVino(Executor):
         self._levels = levels_of(program, torch.device("cpu"))
         self._models: dict[Any, _Model] = {}
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         self._thread.check()
         key = tuple(tuple(tensor.shape) for tensor in (start.x, *context_tensors(start.context)))
         if key not in self._models:
@@ -59,7 +59,7 @@ class _Model:
             self._request.set_input_tensor(i, openvino.Tensor(buffer, shared_memory=True))
         self._outputs = [self._request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         noise = None if start.noise is None else start.noise.numpy()  # type: ignore[union-attr]
         context = context_tensors(start.context)
         first = len(self._buffers) - len(context)  # x, place, level, noise?, history..., then the context
@@ -76,9 +76,10 @@ class _Model:
             self._request.infer()
             # Copied before any is written: a memory that is only passed on may come out as its own input's buffer.
             outputs = [out.copy() for out in self._outputs]
-            for buffer, out in zip([self._buffers[0], *memory], outputs, strict=True):
+            for buffer, out in zip([self._buffers[0], *memory], outputs, strict=False):  # a confidence comes last
                 buffer[...] = out
-        return torch.from_numpy(self._outputs[0].copy())
+        score = torch.from_numpy(outputs[-1]) if program.denoiser.scores else None
+        return Chunk(torch.from_numpy(outputs[0]), score)
 
 
 def to_convert(program: Program) -> Program:

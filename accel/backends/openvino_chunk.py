@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ...diffusion import Asked, Executor, History, Program, Rows, Start
+from ...diffusion import Asked, Chunk, Executor, History, Program, Rows, Start
 from ...diffusion.solvers import Z
 from ...diffusion.steps import empty_history, solver_step
 from ...errors import InputError
@@ -34,12 +34,12 @@ class OpenVinoChunk(Executor):
         self._thread = OneThread("this OpenVINO program")
         self._chunks: dict[Any, _Chunk] = {}
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         self._thread.check()
         key = tuple(tuple(tensor.shape) for tensor in (start.x, *context_tensors(start.context)))
         if key not in self._chunks:
             self._chunks[key] = _Chunk(program, start, self._line)
-        return self._chunks[key].run(start)
+        return Chunk(self._chunks[key].run(start))
 
 
 class Wire:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...diffusion import Denoiser, History, Program, Rows, Start
+from ...diffusion import Chunk, Denoiser, History, Program, Rows, Start
 from ...diffusion.solvers import Z
 from ...diffusion.steps import Coefficient, coefficients, empty_history, solver_step
 
 
 class Step(nn.Module):
-    """(x, place, level, noise?, history..., context...) -> (x one level lower, history...)."""
+    """(x, place, level, noise?, history..., context...) -> (x one level lower, history..., confidence?)."""
 
     denoiser: Denoiser
     index: Tensor
@@ -42,10 +42,10 @@ class Step(nn.Module):
         context = tuple(tensors) if self._context_is_tuple else tensors[0]
         label = level[0].expand(x.shape[:2])
         rows = Rows(self.index.expand(x.shape[0], -1), step=place)
-        out = self.denoiser.predict(x, label, context, rows).x.float()
+        out, score = self.denoiser.predict(x, label, context, rows)
         values: list[Coefficient] = [level[1 + i] if used else None for i, used in enumerate(self._used)]
-        x, history = solver_step(x, out, history, z, coefficients(values, self._corrects), self.clip)
-        return (x, *(h for h in history if h is not None))
+        x, history = solver_step(x, out.float(), history, z, coefficients(values, self._corrects), self.clip)
+        return (x, *(h for h in history if h is not None), *([score] if self.denoiser.scores else []))  # type: ignore[list-item]
 
 
 class Levels(NamedTuple):
@@ -69,13 +69,15 @@ def step_inputs(program: Program, start: Start, levels: Levels) -> list[Tensor]:
     return [start.x, *top, *noise, *_remembered(program, start), *context_tensors(start.context)]
 
 
-def run_steps(program: Program, start: Start, levels: Levels, step: Any) -> Tensor:
+def run_steps(program: Program, start: Start, levels: Levels, step: Any) -> Chunk:
     """All steps by calls of `step`; tensors alone, so that a graph can record it."""
+    score = None
     x, history, context = start.x, _remembered(program, start), context_tensors(start.context)
     for k in range(program.grid.steps, 0, -1):
         noise = [start.noise[k - 1]] if start.noise is not None else []
         x, *history = step(x, levels.place[k], levels.vector[k], *noise, *history, *context)
-    return x
+        score = history.pop() if program.denoiser.scores else None
+    return Chunk(x, score)
 
 
 def context_tensors(context: Any) -> Sequence[Tensor]:

@@ -1,9 +1,8 @@
 """TF32 products: fp32 numbers whose mantissas tensor cores cut to 10 bits."""
 
 import torch
-from torch import Tensor
 
-from ...diffusion import Executor, Program, Start
+from ...diffusion import Chunk, Executor, Program, Start
 
 
 class TensorFloat32(Executor):
@@ -13,7 +12,7 @@ class TensorFloat32(Executor):
     def __init__(self, inner: Executor) -> None:
         self._inner, self.name, self.noise_first = inner, inner.name, inner.noise_first
 
-    def chunk(self, program: Program, start: Start) -> Tensor:
+    def chunk(self, program: Program, start: Start) -> Chunk:
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = True
         try:

@@ -1,0 +1,22 @@
+"""Which policy serves a plan."""
+
+from collections.abc import Callable
+
+from ..diffusion import Plan, Program, build
+from .anchored_policy import AnchoredPolicy
+from .checkpoint import Checkpoint
+from .chunk_policy import DiffusionPolicy
+from .diagonal_policy import DiagonalPolicy
+from .warm_policy import RealTimeIterationPolicy
+
+BY_SOURCE: dict[str, type[DiffusionPolicy]] = {
+    "given": DiffusionPolicy,
+    "previous": RealTimeIterationPolicy,
+    "anchors": AnchoredPolicy,
+}
+
+
+def serve(checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build) -> DiffusionPolicy:
+    """The policy of a checkpoint under a plan; arguments and errors as for `DiffusionPolicy`."""
+    kind = DiagonalPolicy if plan.stagger else BY_SOURCE[plan.guess.source]
+    return kind(checkpoint, plan, width, build)

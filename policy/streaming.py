@@ -1,0 +1,81 @@
+"""The streaming policy: the transformer of Diffusion Policy with a level for every row, so that the rows of a chunk can
+lie on a diagonal from clean to noise (Streaming Diffusion Policy, Hoeg et al. 2024; RNR-DP, Chen et al. 2025).
+
+The published network has one time token. Here that token holds the mean level, and each row is told its own by an
+embedding that begins as zero: with a level that all rows share, published weights give the published network's bits.
+
+    x = embed(noisy actions) + positions + row_level(sinusoid(level of the row))
+
+Row 0 belongs to the newest observation, so all rows see all observations.
+
+Legend: B lanes, T rows, E width; H rows of a block, S = T / H steps of a row.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import Asked, queue_grid, schedule
+from ..diffusion.staircase import Staircase
+from .config import TransformerConfig
+from .network import sinusoid
+from .transformer import Context, TransformerForDiffusion
+
+TOGETHER, RAMP = 0.2, 0.3  # of training: rows that share a level; queues that are filling
+
+
+class StreamingTransformer(TransformerForDiffusion):
+    """Predicts as `TransformerForDiffusion` does, given one level a row."""
+
+    family: ClassVar[str] = "streaming-transformer"
+    from_newest: ClassVar[bool] = True
+    levels = "position"
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.row_level = nn.Linear(config.width, config.width)
+        nn.init.zeros_(self.row_level.weight)
+        nn.init.zeros_(self.row_level.bias)
+
+    def enter(self, x: Tensor, asked: Asked) -> Tensor:
+        """x: [B, T', Da] with T' <= T -> [B, T', E]."""
+        return super().enter(x, asked) + self.row_level(sinusoid(asked.label, self._frequency))
+
+    def tell(self, asked: Asked) -> Context:
+        """asked.label: [B, T'], a level a row; asked.context: from `prepare`."""
+        memory = self._memory(asked.label.mean(1), asked.context)
+        mask = None if self.mask is None else self.mask[: asked.label.shape[1], : asked.label.shape[1]]
+        return Context(memory, mask, None)
+
+    def anatomy(self) -> None:
+        """None: accelerators that rewrite the published network know one level a sample."""
+
+    def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error at the levels of a queue in some tick, or, for some samples, at a level that all share."""
+        return self.loss_at(self.drawn_levels(len(actions), generator), obs, actions, generator)
+
+    def drawn_levels(self, lanes: int, generator: torch.Generator) -> Tensor:
+        """[B, T] trained levels. A sample is a queue of blocks of H rows, H any divisor of T below T, that lag one step
+        behind each other: full, as it is in most ticks, or still being filled (`RAMP`); or all share (`TOGETHER`)."""
+        T, top = self.config.horizon, self.schedule.train_levels
+        tables = [queue_labels(self.config, H) for H in range(1, T) if T % H == 0]
+        together = torch.randint(top, (lanes, 1), generator=generator).expand(-1, T)
+        which = torch.randint(len(tables), (lanes,), generator=generator)
+        tick = torch.rand(2, lanes, generator=generator)
+        rows = [
+            tables[table][-1 if full > RAMP else int(place * len(tables[table]))]
+            for table, (full, place) in zip(which.tolist(), tick.T.tolist(), strict=True)
+        ]
+        alone = torch.rand(lanes, 1, generator=generator) < TOGETHER
+        return torch.where(alone, together, torch.stack(rows))
+
+
+def queue_labels(config: TransformerConfig, block: int) -> Tensor:
+    """[S, T] int64: what the rows are told at the ticks 0..S - 1 of a queue with blocks of H rows; the last is the full
+    queue, whose first block is one step from clean."""
+    steps = config.horizon // block
+    grid = queue_grid(steps).build(schedule(config.schedule, config.train_levels))
+    position = torch.arange(config.horizon)[None]
+    done = Staircase(steps, 1, block).done(torch.arange(steps)[:, None], position)
+    return torch.from_numpy(grid.label).long()[steps - done]
