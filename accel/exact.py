@@ -47,7 +47,9 @@ class Exact(Accelerator):
                 )
         if switches["fold"] and not (switches["memory"] and switches["time_table"]):
             raise InputError("fold: folding at every step costs more than it saves; it needs memory and time_table")
-        stop = _rows(program, switches["rows"], anatomy.causal, anatomy.answer[1], use)
+        first, end = anatomy.answer
+        end = first + program.plan.execute if program.plan.execute else end
+        stop = _rows(program, switches["rows"], anatomy.causal, end, use)
         network = {name: bool(switches[name]) for name in ("memory", "time_table", "fold", "weights")}
         if stop is not None:
             plan = program.plan

@@ -1,6 +1,17 @@
-"""What stands side by side in a bench: plans of ours and peers, each a way to answer an observation with a chunk."""
+"""What stands side by side in a bench: plans of ours and peers, each a way to answer an observation.
 
+An answer is a chunk from noise, or, for plans that go on from what they have, what one answer costs in steady state:
+
+    rti-K       a warm chunk, from the previous one, shifted by the actions that were used
+    anchored-K  a chunk from every anchor of a network with anchors, and the pick of one
+    diagonal-H  one tick of a full queue
+
+Legend: T rows, Da, To observation steps, Do; K anchors, H rows of a block.
+"""
+
+import dataclasses
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -8,12 +19,15 @@ import torch
 from torch import Tensor
 
 from .. import accel
-from ..diffusion import Plan, Program, load_plan, run_chunk
-from ..policy import TransformerForDiffusion
-from .counting import chunk_bytes, chunk_flops, flops_of, weight_bytes
+from ..diffusion import Chunk, Inputs, Plan, Program, State, load_plan, run_chunk, run_scored_chunk
+from ..errors import InputError
+from ..policy import ActionNetwork, AnchoredConfig, AnchoredDecoder, StreamingTransformer, TransformerForDiffusion
+from ..policy.warm_policy import shifted
+from .counting import chunk_bytes, chunk_flops, flops_of, tick_flops, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
 
 SEED = torch.tensor([7])
+ANCHORED_PRESET = Path(__file__).resolve().parent.parent / "configs" / "training" / "anchored.yaml"
 
 
 class Contestant(ABC):
@@ -23,13 +37,19 @@ class Contestant(ABC):
     backend: str = "eager"
     precision: str = "fp32"
     calls: int
-    refreshes: float | None  # of a block in a chunk; None: decided as it runs
+    refreshes: float | None  # of a block in an answer; None: decided as it runs
     rounds: bool = True  # whether it differs from the plain sampler by rounding alone
     sampler: Plan  # the plain plan of the same grid, solver and noise
+    executed: int  # actions that one answer gives
+    first: int  # row of `at_noise` that is the first of them
 
     def gate(self) -> dict[str, float] | None:
         """calls and host_syncs of a chunk, the mean so far, of a program that decides them as it runs."""
         return None
+
+    def twin(self, network: TransformerForDiffusion, device: torch.device) -> "Contestant | None":
+        """The same sampler on the plain network, which errors are taken from; None: errors would say nothing."""
+        return Ours("twin", self.sampler, network, device)
 
     @abstractmethod
     def answer(self, obs: Tensor, birth: int) -> Tensor:
@@ -40,17 +60,25 @@ class Contestant(ABC):
 
     @abstractmethod
     def work(self, obs: Tensor) -> dict[str, int]:
-        """flops and bytes_read of a chunk."""
+        """flops and bytes_read of an answer."""
 
 
 class Ours(Contestant):
     """A plan of ours on one network."""
 
-    def __init__(self, name: str, plan: Plan, network: TransformerForDiffusion, device: torch.device) -> None:
-        shape, positions = (network.config.action_dim,), network.config.horizon
-        self.name, self.precision = name, plan.precision
-        self.program = accel.build(network, plan, shape, positions, device=str(device))
-        self.backend, self.calls = self.program.backend, self.program.calls
+    endless = False
+
+    def __init__(self, name: str, plan: Plan, network: ActionNetwork, device: torch.device) -> None:
+        c = network.config
+        self.name, self.precision, self.network, self.plan = name, plan.precision, network, plan
+        self.first, self.executed = network.first_row, plan.execute or c.n_action_steps
+        if self.executed > c.horizon - self.first:
+            most = c.horizon - self.first
+            raise InputError(f"plan {name!r} executes {self.executed} actions of {most} that are predicted")
+        positions = None if self.endless else c.horizon
+        self.program = accel.build(network, plan, (c.action_dim,), positions, device=str(device))
+        self.backend = self.program.backend
+        self.calls = self.program.calls_per_tick if self.endless else self.program.calls
         self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
         if getattr(self.program.rewritten, "dynamic", False):
             self.refreshes = None
@@ -68,10 +96,161 @@ class Ours(Contestant):
     def answer(self, obs: Tensor, birth: int) -> Tensor:
         return run_chunk(self.program, self.program.prepare(obs), SEED, torch.tensor([birth]), device=obs.device)
 
-    at_noise = answer
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor:
+        return self.answer(obs, birth)
 
     def work(self, obs: Tensor) -> dict[str, int]:
         return {"flops": chunk_flops(self.program, obs), "bytes_read": chunk_bytes(self.program)}
+
+
+class Steady(Ours):
+    """An answer that goes on from something: its error is told against the same plan, plain, on the same network."""
+
+    def twin(self, network: TransformerForDiffusion, device: torch.device) -> Contestant | None:
+        if self.plan == self.sampler:
+            return None
+        return type(self)("twin", self.sampler, self.network, device)
+
+
+class Warm(Steady):
+    """A warm start: the previous answer, shifted by the executed actions, and the plan's few levels."""
+
+    def __init__(self, name: str, plan: Plan, network: ActionNetwork, device: torch.device) -> None:
+        super().__init__(name, plan, network, device)
+        c = network.config
+        self._cold = accel.build(network, load_plan(plan.guess.cold), (c.action_dim,), c.horizon, device=str(device))
+        self._previous: Tensor | None = None
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        if self._previous is None:  # in the round that is not counted
+            self._previous = self._from_noise(obs, birth)
+        self._previous = self._from(self._previous, obs, birth)
+        return self._previous
+
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor:
+        """From the cold plan's answer to the same observation."""
+        return self._from(self._from_noise(obs, birth), obs, birth)
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        guess = obs.new_zeros(1, self.program.rows, *self.program.shape)
+        return {"flops": chunk_flops(self.program, obs, guess), "bytes_read": chunk_bytes(self.program)}
+
+    def _from(self, previous: Tensor, obs: Tensor, birth: int) -> Tensor:
+        guess = shifted(previous[0], self.executed)[None]
+        return run_chunk(self.program, self.program.prepare(obs), SEED, torch.tensor([birth]), guess, obs.device)
+
+    def _from_noise(self, obs: Tensor, birth: int) -> Tensor:
+        return run_chunk(self._cold, self._cold.prepare(obs), SEED, torch.tensor([birth]), device=obs.device)
+
+
+class Anchored(Steady):
+    """Every anchor a lane, and the chunk of the highest confidence."""
+
+    network: AnchoredDecoder
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        chunk = self._chunks(obs, birth)
+        assert chunk.score is not None, "the network has confidences"
+        best = int(chunk.score.softmax(0).argmax())
+        return chunk.x[best : best + 1]
+
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor:
+        """[K, T, Da]: all of them, because rounding may change the pick of one."""
+        return self._chunks(obs, birth).x
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        return {"flops": chunk_flops(self.program, obs, self._guess()), "bytes_read": chunk_bytes(self.program)}
+
+    def _guess(self) -> Tensor:
+        """[K, T, Da]; a plan with a warm anchor has one more lane, here another anchor."""
+        anchors = self.network.anchors
+        return torch.cat([anchors, anchors[:1]]) if self.plan.guess.warm else anchors
+
+    def _chunks(self, obs: Tensor, birth: int) -> Chunk:
+        guess = self._guess()
+        K, context = len(guess), self.program.prepare(obs)
+        return run_scored_chunk(self.program, context, SEED.expand(K), birth * K + torch.arange(K), guess, obs.device)
+
+
+class Diagonal(Steady):
+    """One tick of a full queue, which gives a block."""
+
+    endless = True
+
+    def __init__(self, name: str, plan: Plan, network: ActionNetwork, device: torch.device) -> None:
+        if plan.stagger != 1 or plan.view != "all":
+            got = f"stagger {plan.stagger} and view {plan.view}"
+            raise InputError(f"plan {name!r} has {got}, wanted 1 and all: a queue that gives a block with every call")
+        if plan.execute not in (0, plan.block):
+            raise InputError(f"plan {name!r} executes {plan.execute}, its queue gives {plan.block} at a time")
+        super().__init__(name, dataclasses.replace(plan, execute=plan.block), network, device)
+        self.first = 0  # of the block
+        if self.program.rows > network.config.horizon:
+            rows = self.program.rows
+            raise InputError(f"plan {name!r} has a queue of {rows} rows, the network {network.config.horizon}")
+        self._state: State | None = None
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        """[1, H, Da]"""
+        if self._state is None:  # in the round that is not counted
+            self._state = self._full(obs, birth)
+        self._state, block = self._tick(self._state, obs)
+        return block
+
+    def at_noise(self, obs: Tensor, birth: int) -> Tensor:
+        """The first block of a new queue."""
+        return self._tick(self._full(obs, birth), obs)[1]
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        return {"flops": tick_flops(self.program, obs), "bytes_read": weight_bytes(self.network) * self.calls}
+
+    def _full(self, obs: Tensor, birth: int) -> State:
+        """A queue whose next tick gives its first block."""
+        state = self.program.start(SEED, torch.tensor([birth]), device=obs.device)
+        for _ in range(self.program.staircase.steps - 1):
+            state, _ = self._tick(state, obs)
+        return state
+
+    def _tick(self, state: State, obs: Tensor) -> tuple[State, Tensor]:
+        """-> the state after it and the rows that became clean, in the order of positions."""
+        state, out = self.program.tick(state, Inputs(self.program.prepare(obs)))
+        order = out.index[0].argsort()
+        return state, out.x[:, order[out.clean[0, order]]]
+
+
+def ours(name: str, plan: Plan, network: TransformerForDiffusion, device: torch.device) -> Ours:
+    """The contestant of a plan's kind, on a case's network or one of the case's shape. Raises InputError."""
+    if plan.stagger:
+        return Diagonal(name, plan, streaming_of(network), device)
+    if plan.guess.source == "anchors":
+        return Anchored(name, plan, anchored_of(network), device)
+    if plan.guess.source == "previous":
+        return Warm(name, plan, network, device)
+    if plan.birth != "noise":
+        got = f"a guess that is {plan.guess.source}"
+        raise InputError(f"plan {name!r} starts from {got}; a bench has noise, the previous answer and anchors")
+    return Ours(name, plan, network, device)
+
+
+def streaming_of(network: TransformerForDiffusion) -> StreamingTransformer:
+    """A streaming network with these weights. What it has beside them stays zero, which takes as long as any value."""
+    made = StreamingTransformer(network.config)
+    made.load_state_dict(network.state_dict(), strict=False)
+    return made.eval().requires_grad_(False).to(network.pos_emb.device)
+
+
+def anchored_of(network: TransformerForDiffusion) -> AnchoredDecoder:
+    """A decoder of the preset's shape for this network's observations and chunks; random weights, always the same."""
+    import yaml
+
+    given = {key: getattr(network.config, key) for key in ("action_dim", "observation_dim", "horizon", "n_obs_steps")}
+    given["n_action_steps"] = network.config.n_action_steps
+    preset = yaml.safe_load(ANCHORED_PRESET.read_text())["network"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = AnchoredDecoder(AnchoredConfig(**{**preset, **given}))
+        made.anchors.uniform_(-1, 1)
+    return made.eval().requires_grad_(False).to(network.pos_emb.device)
 
 
 class Peer(Contestant):
@@ -82,6 +261,7 @@ class Peer(Contestant):
         self.sampler, self.calls, self.refreshes = load_plan(f"{solver}-{steps}"), steps, steps
         self.name = f"peer-{solver}-{steps}"
         self._solver, self._plain = solver, plain
+        self.first, self.executed = network.first_row, c.n_action_steps
         self._scheduler = {"ddpm": ddpm_scheduler, "ddim": ddim_scheduler}[solver](c.train_levels)
         device = network.pos_emb.device
         twin = StockTransformer(c.action_dim, c.observation_dim, c.horizon, c.n_obs_steps, c.width, c.layers, c.heads)

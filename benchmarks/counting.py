@@ -13,15 +13,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..accel.caching import CachedLook
 from ..accel.exact_network import ExactDecoder
-from ..diffusion import Eager, Program, run_chunk
+from ..diffusion import Eager, Inputs, Program, run_chunk
 from ..runtime import WallClock
 
 
-def chunk_flops(program: Program, obs: Tensor) -> int:
-    """2 x multiply-adds of matrix products and attention of a chunk, `prepare` included."""
-    seed = torch.zeros(len(obs), dtype=torch.int64)
+def chunk_flops(program: Program, obs: Tensor, guess: Tensor | None = None) -> int:
+    """2 x multiply-adds of matrix products and attention of a chunk, `prepare` included. guess: [lanes, R, D], where
+    the plan's birth starts from one."""
+    seed = torch.zeros(len(obs) if guess is None else len(guess), dtype=torch.int64)
     eager = dataclasses.replace(program, executor=Eager())
-    return flops_of(lambda: run_chunk(eager, eager.prepare(obs), seed, seed, device=obs.device))
+    return flops_of(lambda: run_chunk(eager, eager.prepare(obs), seed, seed, guess, obs.device))
+
+
+def tick_flops(program: Program, obs: Tensor) -> int:
+    """As `chunk_flops`, of one tick of an endless program that asks the whole network."""
+    seed = torch.zeros(len(obs), dtype=torch.int64)
+    eager = dataclasses.replace(program, ticked=None)
+    state = eager.start(seed, seed, device=obs.device)
+    return flops_of(lambda: eager.tick(state, Inputs(eager.prepare(obs))))
 
 
 def chunk_bytes(program: Program) -> int:

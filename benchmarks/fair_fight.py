@@ -8,12 +8,12 @@ each kind under each time budget, a share of the dense chunk's p50, and draws al
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ontick.benchmarks import scatter
 from ontick.benchmarks.picture import pyplot
+from ontick.benchmarks.scatter import Row, entropy, entropy_interval, panel, success, success_interval
 from ontick.runtime import paired_difference
 
 DENSE = "exact"
@@ -24,11 +24,14 @@ KINDS = {  # name: (pattern of plan names, colour)
     "fewer steps": (r"exact-(ddim|dpmpp|unipc)-\d+", "#d1495b"),
     "caching on fewer steps": (r"(uniform|uniform-last|power|bac|global)-\d+-(ddim|dpmpp|unipc)-\d+", "#2a9d6f"),
 }
-Row = dict[str, Any]
 
 
 def kind_of(plan: str) -> str | None:
-    return next((kind for kind, (pattern, _) in KINDS.items() if re.fullmatch(pattern, plan)), None)
+    return scatter.kind_of(plan, KINDS)
+
+
+def chunk_ms(row: Row) -> float:
+    return row["chunk_ms"]["p50"]
 
 
 def best(rows: Sequence[Row], kind: str, budget_ms: float) -> Row | None:
@@ -69,42 +72,19 @@ def draw(tasks: dict[str, list[Row]], path: Path) -> None:
         1 + with_modes, len(tasks), figsize=(5.4 * len(tasks), 3.8 * (1 + with_modes)), squeeze=False
     )
     for column, (task, rows) in enumerate(tasks.items()):
-        _panel(axes[0][column], rows, lambda row: [100 * row[k] for k in ("success_low", "success_high")], _success)
+        panel(axes[0][column], rows, KINDS, chunk_ms, success, success_interval)
         axes[0][column].set_title(task, loc="left", fontsize=11)
         axes[0][column].set_ylabel("success, %")
         if with_modes and any(row.get("mode_entropy") is not None for row in rows):
-            _panel(axes[1][column], rows, lambda row: row["mode_entropy_interval"], lambda row: row["mode_entropy"])
+            panel(axes[1][column], rows, KINDS, chunk_ms, entropy, entropy_interval)
             axes[1][column].set_ylabel("entropy of modes, nats")
         elif with_modes:
             axes[1][column].axis("off")
+        for axis in axes[:, column]:
+            axis.set_xlabel("one chunk at batch 1, p50 [ms]")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _success(row: Row) -> float:
-    return 100 * row["successes"] / row["episodes"]
-
-
-def _panel(axis: Any, rows: Sequence[Row], interval: Any, value: Any) -> None:
-    for kind, (_, colour) in KINDS.items():
-        for row in (row for row in rows if kind_of(row["plan"]) == kind and value(row) is not None):
-            low, high = interval(row)
-            x, y = row["chunk_ms"]["p50"], value(row)
-            axis.plot([x, x], [low, high], color=colour, lw=1, alpha=0.45)
-            axis.plot([x], [y], "o", color=colour, ms=5)
-            place = {"xytext": (3, 3), "textcoords": "offset points", "rotation": 40, "rotation_mode": "anchor"}
-            axis.annotate(row["plan"], (x, y), fontsize=6, color=colour, **place)
-    for kind, (_, colour) in KINDS.items():
-        axis.plot([], [], "o", color=colour, label=kind, ms=5)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="both", labelsize=7)
-    axis.margins(y=0.2)
-    axis.set_xlabel("one chunk at batch 1, p50 [ms]")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=7, frameon=False, loc="lower right")
 
 
 def main() -> None:

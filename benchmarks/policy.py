@@ -1,4 +1,4 @@
-"""The suites `policy-cpu` and `policy-gpu`: one action chunk at batch 1, plans of ours beside what users run today.
+"""The suites `policy-cpu` and `policy-gpu`: one answer at batch 1, plans of ours beside what users run today.
 
 Cases: `published`, the shape of Diffusion Policy's low-dimensional transformer (E 256, 8 layers, Tp 16, To 2, Ta 8),
 with the shipped drawer-open weights on observations of its task; `large` (E 768, 12 layers), with random weights.
@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import accel
-from ..accel.caching import sampler_of, with_schedules
+from ..accel.caching import with_schedules
 from ..diffusion import Plan, load_plan
 from ..errors import InputError, RunFailed
 from ..policy import TransformerConfig, TransformerForDiffusion, load_checkpoint
 from ..runtime import LatencyBudget, WallClock
-from .contestants import Contestant, Ours, Peer
+from .contestants import Contestant, Peer, ours
 from .counting import PeakMemory, product_rate, read_bandwidth, wait
 
 HERE = Path(__file__).resolve().parent
@@ -85,7 +85,8 @@ def run_case(
     times = interleaved(contestants, observations, device, n, tick)
     work = {c.name: c.work(observations[0]) for c in contestants}
     rates = _rates(work, contestants, device)
-    peer = float(np.median(times[PEER]))
+    p50 = {c.name: float(np.median(times[c.name])) for c in contestants}
+    per_action = {c.name: p50[c.name] / c.executed for c in contestants}
     rows = [
         {
             "case": case,
@@ -93,7 +94,10 @@ def run_case(
             "backend": c.backend,
             "precision": c.precision,
             "ms": percentiles(times[c.name]),
-            "ratio_to_peer": float(np.median(times[c.name])) / peer,
+            "ratio_to_peer": p50[c.name] / p50[PEER],
+            "executed": c.executed,
+            "per_action_ms": per_action[c.name] * 1e3,
+            "per_action_ratio_to_peer": per_action[c.name] / per_action[PEER],
             **errors[c.name],
             "calls": c.calls,
             "refreshes": c.refreshes,
@@ -170,7 +174,7 @@ def _set_up(
 
 def _contestant(name: str, network: TransformerForDiffusion, device: torch.device) -> Contestant:
     if name not in PEERS:
-        return Ours(name, plan_of(name), network, device)
+        return ours(name, plan_of(name), network, device)
     solver, steps = PEERS[name]
     plain = accel.build(network, load_plan(f"{solver}-{steps}"), (network.config.action_dim,), network.config.horizon)
     return Peer(solver, steps, network, plain)
@@ -181,26 +185,32 @@ def _contestant(name: str, network: TransformerForDiffusion, device: torch.devic
 
 def action_errors(
     contestants: list[Contestant], network: TransformerForDiffusion, observations: list[Tensor]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """For each the largest and the RMS difference of the executed actions, in the network's units of [-1, 1], from the
     plain network with the same grid, solver and noise in fp32: what rewriting, caching, precision or another
-    implementation changed."""
-    c = network.config
-    executed = slice(c.n_obs_steps - 1, c.n_obs_steps - 1 + c.n_action_steps)
+    implementation changed. None where there is nothing to compare with."""
     plain: dict[str, Tensor] = {}
-    errors = {}
+    errors: dict[str, dict[str, float | None]] = {}
     for contestant in contestants:
-        sampler = json.dumps(sampler_of(contestant.sampler))
+        twin = contestant.twin(network, observations[0].device)
+        if twin is None:
+            errors[contestant.name] = {"action_error": None, "action_rms": None}
+            continue
+        sampler = json.dumps({**contestant.sampler.to_dict(), "name": type(twin).__name__})
         if sampler not in plain:
-            twin = Ours(sampler, contestant.sampler, network, observations[0].device)
-            plain[sampler] = torch.stack([twin.at_noise(obs, i)[:, executed] for i, obs in enumerate(observations)])
-        got = torch.stack([contestant.at_noise(obs, i)[:, executed] for i, obs in enumerate(observations)])
-        difference = (got - plain[sampler]).double()
+            plain[sampler] = _executed(twin, observations)
+        difference = (_executed(contestant, observations) - plain[sampler]).double()
         largest = difference.abs().max().item()
         if not largest <= (1e-2 if contestant.rounds else 2.0):  # nor NaN
             raise RunFailed(f"{contestant.name} is {largest:g} away from its plain sampler, which is no rounding")
         errors[contestant.name] = {"action_error": largest, "action_rms": difference.pow(2).mean().sqrt().item()}
     return errors
+
+
+def _executed(contestant: Contestant, observations: list[Tensor]) -> Tensor:
+    """[observations, lanes, Ta, Da] at keyed noise."""
+    rows = slice(contestant.first, contestant.first + contestant.executed)
+    return torch.stack([contestant.at_noise(obs, i)[:, rows] for i, obs in enumerate(observations)])
 
 
 def interleaved(

@@ -7,27 +7,34 @@ import torch
 
 from ..errors import RunFailed
 from ..policy import DiffusionPolicy
+from ..runtime import FollowingPolicy
 
 
 def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
     """{rms, largest} over the executed actions, in the network's units of [-1, 1], of a policy at width 1 against the
     same grid, solver and noise with everything computed in fp32; None for what has no diffusion plan.
 
-    windows: [n, To, Do], each answered once with noise of its own.
+    windows: [n, To, Do], each answered with noise of its own; twice where an answer follows from the one before, since
+    the first is the cold plan's.
     """
     if not isinstance(policy, DiffusionPolicy):
         return None
     if policy.plan == policy.plan.plain():
         return {"rms": 0.0, "largest": 0.0}
-    dense = DiffusionPolicy(policy.checkpoint, policy.plan.plain(), width=len(windows))
+    dense = type(policy)(policy.checkpoint, policy.plan.plain(), width=len(windows))
     lanes = range(len(windows))
     for each in (policy, dense):
         each.reset(lanes, lanes)
-    wanted = dense.predict_action_chunk(windows, lanes)
-    got = np.concatenate([policy.predict_action_chunk(windows[i : i + 1], [i]) for i in lanes])
+    wanted, got = [], []
+    for _ in range(2 if isinstance(policy, FollowingPolicy) else 1):
+        wanted.append(dense.predict_action_chunk(windows, lanes))
+        got += [policy.predict_action_chunk(windows[i : i + 1], [i]) for i in lanes]
     normaliser = policy.checkpoint.normaliser
     device = normaliser.action_scale.device
-    a, b = (normaliser.normalise("action", torch.from_numpy(x).to(device)).cpu().numpy() for x in (got, wanted))
+    a, b = (
+        normaliser.normalise("action", torch.from_numpy(x).to(device)).cpu().numpy()
+        for x in map(np.concatenate, (got, wanted))
+    )
     difference = (a - b).astype(np.float64)
     if not np.isfinite(difference).all():
         raise RunFailed(

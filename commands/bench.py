@@ -1,4 +1,4 @@
-"""Time plans side by side on this machine: one chunk at batch 1, beside what users run today, at the same weights.
+"""Time plans side by side on this machine: one answer at batch 1, beside what users run today, at the same weights.
 
 Prints a table, writes a JSON and draws a picture beside it.
 """
@@ -15,23 +15,26 @@ import torch
 from ..errors import InputError
 from ..files import check_place, write_whole
 from ..runtime import budget_names, describe_machine, load_budget
+from .picture import drawn
 from .progress import progress_bar
 
 SUITES = {"policy-cpu": ("cpu", "cpu-20hz"), "policy-gpu": ("cuda", "gpu-50hz")}
 QUICK_N, FULL_N = 10, 50
-LEGEND = """/ peer: p50 as a share of peer-ddpm-100's; below 1 is faster. refreshes: how often a block of the network is
-computed, mean. RMS, error: RMS and largest difference of the executed actions from the plain network, same solver and
-noise; actions lie in [-1, 1]. floor: the weights that are read, at the speed measured here."""
+LEGEND = """/ peer: p50 as a share of peer-ddpm-100's; below 1 is faster. executed: actions that one answer gives; per
+action: p50 by that, and as a share of the peer's. refreshes: how often a block of the network is computed, mean. RMS,
+error: RMS and largest difference of the executed actions from the plain network, same solver and noise; actions lie in
+[-1, 1]. floor: the weights that are read, at the speed measured here. rti, anchored and diagonal plans are timed in
+steady state, the last two on networks that are not trained."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick bench`."""
     parser.add_argument("suite", choices=tuple(SUITES), metavar="SUITE", help=" or ".join(SUITES))
-    parser.add_argument("--quick", action="store_true", help=f"published shape alone, {QUICK_N} chunks, no p99")
+    parser.add_argument("--quick", action="store_true", help=f"published shape alone, {QUICK_N} answers, no p99")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of every row")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where (default: the suite's)")
     parser.add_argument("--budget", metavar="NAME", help=f"{', '.join(budget_names())} (default: the suite's)")
-    parser.add_argument("--n", type=int, metavar="N", help=f"chunks a row (default: {FULL_N}, quick {QUICK_N})")
+    parser.add_argument("--n", type=int, metavar="N", help=f"answers a row (default: {FULL_N}, quick {QUICK_N})")
     parser.add_argument("--cases", metavar="C,C", help="published, large (default: both; quick: published)")
     parser.add_argument("--plans", metavar="P,P", help="these rows beside the peers (default: the suite's)")
     parser.add_argument("--json", required=True, metavar="FILE", help="write everything measured; FILE.png is drawn")
@@ -76,27 +79,15 @@ def run(options: argparse.Namespace) -> int:
             calls, waits = row["gate"]["calls"], row["gate"]["host_syncs"]
             print(f"{row['case']} {row['plan']}: {calls:.1f} calls and {waits:.1f} waits of the host a chunk, mean")
     print(f"json: {options.json}")
-    _draw(document, Path(options.json).with_suffix(".png"))
+    drawn(lambda path: _draw(document, path), Path(options.json).with_suffix(".png"))
     return 0
 
 
 def print_rows(document: dict[str, Any]) -> None:
     """One line a row, and what the columns mean."""
-    head = (
-        "case",
-        "plan",
-        "backend",
-        "precision",
-        "p50 ms",
-        "p99 ms",
-        "/ peer",
-        "refreshes",
-        "RMS",
-        "error",
-        "GFLOP",
-        "read GB",
-    )
-    head += ("floor ms", "peak MB", "budget")
+    head = ("case", "plan", "backend", "precision", "p50 ms", "p99 ms", "/ peer")
+    head += ("executed", "per action ms", "/ peer per action", "refreshes", "RMS", "error")
+    head += ("GFLOP", "read GB", "floor ms", "peak MB", "budget")
     lines = [head, *(_cells(row) for row in document["rows"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print()
@@ -107,7 +98,7 @@ def print_rows(document: dict[str, Any]) -> None:
             print("  ".join("-" * w for w in widths))
     machine, budget = document["machine"], document["budget"]
     n = document["rows"][0]["ms"]["n"]
-    print(f"\n{machine['device']}, {machine['threads']} threads; one chunk at batch 1, n = {n} a row, taken in turn.")
+    print(f"\n{machine['device']}, {machine['threads']} threads; one answer at batch 1, n = {n} a row, taken in turn.")
     print(LEGEND + f" budget {budget['name']}: p{budget['percentile']:g} within {budget['deadline_ms']:g} ms.")
 
 
@@ -119,17 +110,24 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["backend"],
         row["precision"],
         f"{ms['p50']:.1f}",
-        "-" if ms["p99"] is None else f"{ms['p99']:.1f}",
+        _or_dash(ms["p99"], ".1f"),
         f"{row['ratio_to_peer']:.3f}",
-        "-" if row["refreshes"] is None else f"{row['refreshes']:.1f}",
-        f"{row['action_rms']:.1e}",
-        f"{row['action_error']:.1e}",
+        _or_dash(row.get("executed"), "d"),
+        _or_dash(row.get("per_action_ms"), ".2f"),
+        _or_dash(row.get("per_action_ratio_to_peer"), ".3f"),
+        _or_dash(row["refreshes"], ".1f"),
+        _or_dash(row["action_rms"], ".1e"),
+        _or_dash(row["action_error"], ".1e"),
         f"{row['flops'] * 1e-9:.2f}",
         f"{row['bytes_read'] * 1e-9:.2f}",
         f"{row['bytes_floor_ms']:.1f}",
         "-" if peak is None else f"{peak * 1e-6:.0f}",
         "met" if row["budget"]["met"] else "missed",
     )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -197,10 +195,6 @@ def _packages() -> dict[str, str | None]:
 
 
 def _draw(document: dict[str, Any], path: Path) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        print("picture: not drawn, matplotlib is not installed")
-        return
     from ..benchmarks.picture import draw_bench
 
     draw_bench(document, path)
-    print(f"picture: {path}")

@@ -29,10 +29,12 @@ from ..diffusion import Plan, Program, load_plan
 from ..diffusion.names import CACHED
 from ..errors import InputError
 from ..files import check_place
-from ..policy import Checkpoint, load_checkpoint
+from ..policy import Checkpoint, TransformerForDiffusion, load_checkpoint
 from ..runtime import describe_machine
+from . import drafts, entry
 from .families import check_device
 from .observations import AN_EPISODE, demonstrated, played
+from .picture import drawn
 from .progress import progress_bar
 
 SAMPLES = {"bac": 16, "global": 32}  # 0 for those that look at nothing
@@ -45,9 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick calibrate`."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a policy's folder")
     plans = "bac-M, global-M, uniform-M, uniform-last-M, power-M; -ddim-K behind it for another sampler than ddpm-100"
+    plans += "; rti: the entry level of warm starts; draft-K: drafts from --data, into the checkpoint"
     parser.add_argument("--plan", required=True, metavar="NAME", help=plans)
-    parser.add_argument("--out", metavar="FILE", help=f"(default: CHECKPOINT/{FOLDER}/NAME.json); FILE.png is drawn")
-    default = "default: bac 16, where BAC itself takes 1; global 32"
+    default = f"default: CHECKPOINT/{FOLDER}/NAME.json, of rti entry/rti.json, of drafts drafts.safetensors"
+    parser.add_argument("--out", metavar="FILE", help=f"{default}; of a .json a .png is drawn beside it")
+    default = "default: bac 16, where BAC itself takes 1; global 32; rti 32 pairs; drafts 2048"
     parser.add_argument("--samples", type=int, metavar="N", help=f"observations ({default})")
     parser.add_argument("--data", metavar="FILE", help="take them of demonstrations, where no simulator is there")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds and of the noise")
@@ -74,6 +78,10 @@ class Subject:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then look, schedule, judge, write and draw."""
+    if options.plan.startswith("draft"):
+        return drafts.run(options)
+    if options.plan.startswith("rti"):
+        return entry.run(options)
     scheduler, nominal = _scheduler(options.plan)
     samples = SAMPLES.get(scheduler, 0) if options.samples is None else options.samples
     if samples < 1 and (scheduler in SAMPLES or options.samples is not None):
@@ -89,6 +97,9 @@ def run(options: argparse.Namespace) -> int:
     check_device(options.device)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.checkpoint, options.device)
+    if type(checkpoint.network) is not TransformerForDiffusion:
+        got, wanted = checkpoint.network.family, TransformerForDiffusion.family
+        raise InputError(f"{options.checkpoint} is of the family {got}, and schedules are for a {wanted}")
     out = Path(options.out or Path(options.checkpoint) / FOLDER / f"{options.plan}.json")
     if check_place(out).is_dir() or out.suffix != ".json":
         raise InputError(f"--out {out}: wanted the name of a .json file")
@@ -127,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         )
         print(f"tables: {out.with_suffix(TABLES)}")
     _tell(schedule, about, out)
-    _draw(schedule, subject, out.with_suffix(".png"))
+    drawn(lambda path: _draw(schedule, subject, path), out.with_suffix(".png"))
     return 0
 
 
@@ -150,8 +161,10 @@ def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tupl
     from ..benchmarks.cost_model import measure_costs, rounds
 
     steps = subject.program.grid.steps
+    network = subject.checkpoint.network
+    assert isinstance(network, TransformerForDiffusion), "checked before anything was looked at"
     with progress_bar(rounds(list(subject.kinds), steps), "measuring costs", "round") as bar:
-        cost = measure_costs(subject.checkpoint.network, subject.plan, subject.obs[:1], bar.update)
+        cost = measure_costs(network, subject.plan, subject.obs[:1], bar.update)
     budget_ms = budget_of(cost, nominal, len(subject.names), steps, subject.kinds)
     error = _error(subject, subject.obs, options.seed)
     with progress_bar(EVALUATIONS, "searching", "schedule") as bar:
@@ -241,12 +254,6 @@ def _tell(schedule: CacheSchedule, about: dict[str, Any], out: Path) -> None:
 
 
 def _draw(schedule: CacheSchedule, subject: Subject, path: Path) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
-        print("picture: not drawn, matplotlib is not installed")
-        return
     from ..benchmarks.schedule_picture import draw_schedule
 
     draw_schedule(schedule, subject.maps, path)
-    print(f"picture: {path}")

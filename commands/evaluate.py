@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..diffusion import plan_names
+from ..diffusion import known_plans
 from ..envs import evaluation_seeds, find_task
 from ..envs.disturbances import Disturbance
 from ..envs.episodes import Episode
@@ -56,8 +56,7 @@ COMPARED = 16  # episodes whose beginnings are answered to time a plan and to co
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
-    named = "ddpm-K, ddim-K, dpmpp-K, unipc-K, exact-ddim-K, uniform-M, uniform-last-M, power-M, bac-M, global-M"
-    plans = f"{named}, {', '.join(plan_names())}, plan files, robomimic-bc, robomimic-bc-rnn"
+    plans = f"{', '.join(known_plans())}, plan files, robomimic-bc, robomimic-bc-rnn"
     parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
     parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
@@ -192,6 +191,7 @@ def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarra
         "seeds": [e.seed for e in episodes],
         "steps": [e.steps for e in episodes],
         "calls_per_action": sum(e.counts["network_calls"] for e in episodes) / max(1, actions),
+        "answers_per_action": sum(e.counts["chunks"] for e in episodes) / max(1, actions),
         "chunk_ms": clock.summary()["stages_ms"]["chunk"],
         "latency_ms": np.round(samples_s * 1e3, 3).tolist(),
         "judged_by": "charged latencies" if charged else "latencies measured at batch 1",

@@ -31,9 +31,13 @@ class Candidate:
 
 def parse_candidate(name: str) -> Candidate:
     """A plan by name, a plan file, or a baseline: `robomimic-bc` or `robomimic-bc-rnn`. Raises InputError."""
-    if name in (BC, BC_RNN):
-        return Candidate(name, name, None)
-    plan = load_plan(name)
+    return candidate_of(name if name in (BC, BC_RNN) else load_plan(name))
+
+
+def candidate_of(plan: Plan | str) -> Candidate:
+    """A plan with the family of networks that runs it, or a baseline by its name."""
+    if isinstance(plan, str):
+        return Candidate(plan, plan, None)
     family = STREAMING if plan.stagger else ANCHORED if plan.guess.source == "anchors" else DIFFUSION
     return Candidate(plan.name, family, plan)
 

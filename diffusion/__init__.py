@@ -8,6 +8,7 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
     chunk = run_chunk(program, program.prepare(obs), seed, birth)     # [B, 16, action_dim]
 """
 
+from .births import shifted
 from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
 from .executors import Chunk, Eager, Executor, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
 from .grids import Grid
@@ -59,6 +60,7 @@ __all__ = [
     "run_stream",
     "save_plan",
     "schedule",
+    "shifted",
     "solver_step",
     "solver_table",
     "unroll",

@@ -1,5 +1,6 @@
 """Births: what a position holds when it enters the grid."""
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -17,3 +18,12 @@ def born(birth: str, z: Tensor, guess: Tensor | None, alpha: float, sigma: float
     if guess is None:
         raise InputError(f"birth {birth!r} starts from a guess, and none was given")
     return guess.clone() if birth == "guess" else alpha * guess + sigma * z
+
+
+def shifted(chunk: Tensor, rows: int) -> Tensor:
+    """[..., N, D] -> row i holds what row i + rows held: what is left of a chunk of which `rows` were used, its last
+    row repeated. The guess of a warm start."""
+    if rows < 0:
+        raise InputError(f"chunks are shifted by {rows} rows, wanted 0 or more")
+    left = (torch.arange(chunk.shape[-2]) + rows).clamp(max=chunk.shape[-2] - 1)
+    return chunk[..., left.to(chunk.device), :]

@@ -63,7 +63,7 @@ def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int 
 
     leading   0, T//K, 2 (T//K), ...: ends next to clean, starts below the top (diffusers' default)
     trailing  T-1 downwards in steps of T/K: starts at the top, ends far from clean
-    linspace  evenly from 0 to the top, both included
+    linspace  evenly from 0 to the top, both included; one step: the top
     logsnr    evenly in log(alpha/sigma); starts one below the top of a full schedule, whose last level is singular
     """
     top = schedule.train_levels if entry is None else entry + 1
@@ -79,7 +79,7 @@ def spaced(schedule: Schedule, steps: int, spacing: str = "leading", entry: int 
     elif spacing == "trailing":
         indices = np.round(np.arange(top, 0, -top / steps))[:steps][::-1] - 1
     elif spacing == "linspace":
-        indices = np.round(np.linspace(0, top - 1, steps))
+        indices = np.round(np.linspace(0, top - 1, steps)) if steps > 1 else np.array([top - 1])
     elif spacing == "logsnr":
         last = top - 1 if entry is not None else max(top - 2, 0)
         indices = _even_in_log_snr(schedule.alpha_bar[end:], steps, last)

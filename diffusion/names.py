@@ -3,7 +3,9 @@
     ddpm-K  ddim-K  dpmpp-K  unipc-K      K steps on the checkpoint's own schedule
     uniform-M  power-M  bac-M  global-M   DDPM-100 on the exact stack with cached blocks; bac-M-ddim-K: another sampler
     rti-K  rti-K-renoise                  warm starts: the shifted previous answer, K levels, an answer every tick
-    anchored-K                            K truncated levels from anchors
+    anchored-K                            K truncated levels from anchors, of which one is drawn by confidence
+    anchored-K-argmax|-hysteresis|-warm   the most confident; the same, kept while it is nearly that; drawn, the shifted
+                                          previous answer being one more anchor
     diagonal-H                            a queue of 16 rows that gives H clean actions a call
     draft-K  draft-regression-K           K steps from a draft: the nearest demonstration's, or a small network's
 
@@ -28,14 +30,17 @@ UNCALIBRATED, CALIBRATED = ("uniform", "uniform-last", "power"), ("bac", "global
 CACHED = rf"({'|'.join((*UNCALIBRATED, *CALIBRATED))})-(\d+)(?:-({SAMPLER}))?"
 QUEUE = 16  # rows of the queue of diagonal-H
 ANCHORED_ENTRY, ANCHORED_TOLD = 8, 10  # DiffusionDrive noises to level 8 and tells the network 10
+MARGIN = 0.3  # by which another anchor's probability must lead
 DRAFT_ENTRY = 30  # trained level to which a draft is noised
 
 
 def named_plan(name: str) -> Plan | None:
     """A plan whose name says all (see the module's docstring); None for any other name."""
     if match := re.fullmatch(r"(.+)-every-(\d+)", name):
-        plan = named_plan(match[1])
-        return None if plan is None else dataclasses.replace(plan, name=name, execute=int(match[2]))
+        plan, execute = named_plan(match[1]), int(match[2])
+        if execute < 1:
+            raise InputError(f"plan {name!r} executes {execute} actions of a chunk, wanted at least 1")
+        return None if plan is None else dataclasses.replace(plan, name=name, execute=execute)
     if match := re.fullmatch(r"exact-(.+)", name):
         return _exact(name, named_plan(match[1]))
     if match := re.fullmatch(CACHED, name):
@@ -74,7 +79,7 @@ def _anchored(name: str, match: re.Match[str]) -> Plan:
         raise InputError(f"plan {name!r}: {calls} calls, wanted 1 to {ANCHORED_ENTRY + 1}")
     levels, told = (_down_to_0(top, calls) for top in (ANCHORED_ENTRY, ANCHORED_TOLD))
     grid = GridSpec(kind="custom", labels=levels, told=told)
-    return Plan(name=name, grid=grid, solver="ddim", birth="noised", guess=GuessSpec(source="anchors"))
+    return Plan(name=name, grid=grid, solver="ddim", birth="noised", guess=PICKED[match[2]])
 
 
 def _down_to_0(top: int, calls: int) -> tuple[int, ...]:
@@ -95,10 +100,16 @@ def _draft(name: str, match: re.Match[str]) -> Plan:
     return Plan(name=name, grid=grid, solver="ddim", birth="noised", guess=GuessSpec(source=source))
 
 
+PICKED = {
+    None: GuessSpec(source="anchors", pick="sample"),
+    "argmax": GuessSpec(source="anchors"),
+    "hysteresis": GuessSpec(source="anchors", margin=MARGIN),
+    "warm": GuessSpec(source="anchors", pick="sample", warm=True),
+}
 PATTERNS: dict[str, Callable[[str, re.Match[str]], Plan]] = {
     SAMPLER: _sampler,
     r"rti-(\d+)(-renoise)?": _rti,
-    r"anchored-(\d+)": _anchored,
+    r"anchored-(\d+)(?:-(argmax|hysteresis|warm))?": _anchored,
     r"diagonal-(\d+)": _diagonal,
     r"draft-(regression-)?(\d+)": _draft,
 }

@@ -186,8 +186,10 @@ def _differences(value: Any) -> dict[str, Any]:
     out = {}
     for item in dataclasses.fields(value):
         got = getattr(value, item.name)
+        if got == (item.default_factory() if callable(item.default_factory) else item.default):
+            continue
         if dataclasses.is_dataclass(got):
             out[item.name] = _differences(got)
-        elif got != (item.default_factory() if callable(item.default_factory) else item.default):
+        else:
             out[item.name] = list(got) if isinstance(got, tuple) else got
     return out

@@ -26,6 +26,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..diffusion import Prediction, Rows, Schedule, schedule
+from ..errors import InputError
 from .config import AnchoredConfig
 from .network import ActionNetwork, frequencies, sinusoid
 
@@ -66,13 +67,13 @@ class AnchoredDecoder(ActionNetwork):
 
     def predict(self, x: Tensor, label: Tensor, context: Tensor, rows: Rows | None = None) -> Prediction:
         """x: [L, T, Da], the lanes of an observation side by side; label: [L, T], equal along each lane; context:
-        [B, To, E] -> x0 [L, T, Da], confidence [L]."""
-        chunks, scores = self.cascade(x, label[:, 0], context)
+        [B, To, E] -> x0 [L, T, Da], confidence [L]. As in training, x is seen within [-1, 1]."""
+        chunks, scores = self.cascade(x.clamp(-1, 1), label[:, 0], context)
         return Prediction(chunks[-1], scores[-1])
 
     def cascade(self, x: Tensor, label: Tensor, context: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """x: [L, T, Da]; label: [L] -> of every stage, chunks [L, T, Da] and confidences [L]."""
-        B, (L, T, D) = len(context), x.shape
+        B, (L, T, D) = context.shape[0], x.shape
         points = x.reshape(B, L // B, T * D)
         time = self.time(sinusoid(label, self._frequency)).reshape(B, L // B, -1)
         h = torch.zeros_like(time)
@@ -91,6 +92,8 @@ class AnchoredDecoder(ActionNetwork):
         from sklearn.cluster import KMeans
 
         flat = rearrange(chunks, "m t d -> m (t d)").cpu().numpy()
+        if len(flat) < self.config.anchors:
+            raise InputError(f"{len(flat)} windows do not make {self.config.anchors} anchors; use more data or fewer")
         kept = flat[torch.linspace(0, len(flat) - 1, min(CLUSTERED, len(flat))).long().numpy()]
         clusters = KMeans(self.config.anchors, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
         centres = clusters.fit(kept).cluster_centers_

@@ -36,11 +36,13 @@ NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained policy as it lies on disk. `about`: task, data and training, free-form but JSON."""
+    """A trained policy as it lies on disk. `about`: task, data and training, free-form but JSON; `folder`: where it was
+    loaded from, None where it was not."""
 
     network: ActionNetwork
     normaliser: Normaliser
     about: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     def at_limits(self, chunk: torch.Tensor) -> torch.Tensor:
         """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits.
@@ -94,7 +96,7 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> C
     normaliser = Normaliser.from_tensors(_read(folder, "normaliser.safetensors"))
     _same_width(folder, network.config, normaliser)
     network.eval().requires_grad_(False)
-    return Checkpoint(network.to(device), normaliser.to(device), config.get("about", {}))
+    return Checkpoint(network.to(device), normaliser.to(device), config.get("about", {}), folder)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

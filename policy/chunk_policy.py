@@ -96,6 +96,8 @@ class DiffusionPolicy:
         """Raises InputError where this class cannot serve the plan."""
         if plan.birth != "noise":
             raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); this policy has none")
+        if checkpoint.network.scores:
+            raise InputError(f"plan {plan.name!r} starts from noise; this network from anchors, as in anchored-2")
 
     def _positions(self) -> int | None:
         """Of the program; None: it has no end."""

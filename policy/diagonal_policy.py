@@ -46,6 +46,8 @@ class DiagonalPolicy(DiffusionPolicy):
     def _refuse(self, checkpoint: Checkpoint, plan: Plan) -> None:
         if not plan.stagger:
             raise InputError(f"plan {plan.name!r} has stagger 0, a queue has 1 or more")
+        if plan.birth != "noise":
+            raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); a queue is born from noise")
         if plan.execute not in (0, plan.block):
             raise InputError(f"plan {plan.name!r} executes {plan.execute}, its queue gives {plan.block} at a time")
 

@@ -7,11 +7,14 @@ from .anchored_policy import AnchoredPolicy
 from .checkpoint import Checkpoint
 from .chunk_policy import DiffusionPolicy
 from .diagonal_policy import DiagonalPolicy
+from .draft_policy import DraftPolicy
 from .warm_policy import RealTimeIterationPolicy
 
 BY_SOURCE: dict[str, type[DiffusionPolicy]] = {
     "given": DiffusionPolicy,
     "previous": RealTimeIterationPolicy,
+    "nearest": DraftPolicy,
+    "regression": DraftPolicy,
     "anchors": AnchoredPolicy,
 }
 

@@ -2,11 +2,13 @@
 lie on a diagonal from clean to noise (Streaming Diffusion Policy, Hoeg et al. 2024; RNR-DP, Chen et al. 2025).
 
 The published network has one time token. Here that token holds the mean level, and each row is told its own by an
-embedding that begins as zero: with a level that all rows share, published weights give the published network's bits.
+embedding that begins as zero: with a level that all rows share, published weights give the published network's bits,
+but for what row 0 is shown.
 
     x = embed(noisy actions) + positions + row_level(sinusoid(level of the row))
 
-Row 0 belongs to the newest observation, so all rows see all observations.
+Row 0 belongs to the newest observation, so all rows see all observations; the published row 0, which belongs to the
+oldest, sees that one alone.
 
 Legend: B lanes, T rows, E width; H rows of a block, S = T / H steps of a row.
 """
@@ -22,7 +24,8 @@ from .config import TransformerConfig
 from .network import sinusoid
 from .transformer import Context, TransformerForDiffusion
 
-TOGETHER, RAMP = 0.2, 0.3  # of training: rows that share a level; queues that are filling
+# Of training: samples whose rows share a level; of queues, those with blocks of one row, and those that are filling.
+TOGETHER, SINGLE, RAMP = 0.15, 0.6, 0.3
 
 
 class StreamingTransformer(TransformerForDiffusion):
@@ -56,12 +59,14 @@ class StreamingTransformer(TransformerForDiffusion):
         return self.loss_at(self.drawn_levels(len(actions), generator), obs, actions, generator)
 
     def drawn_levels(self, lanes: int, generator: torch.Generator) -> Tensor:
-        """[B, T] trained levels. A sample is a queue of blocks of H rows, H any divisor of T below T, that lag one step
-        behind each other: full, as it is in most ticks, or still being filled (`RAMP`); or all share (`TOGETHER`)."""
+        """[B, T] trained levels. A sample is a queue of blocks of H rows, H any divisor of T below T and mostly 1
+        (`SINGLE`), that lag one step behind each other: full, as it is in most ticks, or still being filled (`RAMP`);
+        or all rows share a level (`TOGETHER`)."""
         T, top = self.config.horizon, self.schedule.train_levels
         tables = [queue_labels(self.config, H) for H in range(1, T) if T % H == 0]
         together = torch.randint(top, (lanes, 1), generator=generator).expand(-1, T)
-        which = torch.randint(len(tables), (lanes,), generator=generator)
+        which = torch.randint(1, max(len(tables), 2), (lanes,), generator=generator) % len(tables)
+        which[torch.rand(lanes, generator=generator) < SINGLE] = 0
         tick = torch.rand(2, lanes, generator=generator)
         rows = [
             tables[table][-1 if full > RAMP else int(place * len(tables[table]))]

@@ -80,7 +80,7 @@ def window_frames(episode_ends: np.ndarray, config: ChunkConfig, from_newest: bo
     """[M, span] frames of every window: one for each start from -(To - 1) up to where Ta - 1 rows lie past the end.
 
     from_newest: the rows begin at the newest observation, so that a window spans To - 1 + Tp frames in the place of Tp;
-    and every frame but an episode's last To - 1 is the newest of one, because such networks are asked at every tick.
+    and every frame is the newest of one, because such networks are asked at every tick.
     """
     span, past = config.horizon, config.n_action_steps - 1
     if from_newest:
@@ -148,7 +148,7 @@ def train(
     if begin_from is None:
         normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
     else:
-        normaliser = copy.deepcopy(begin_from.normaliser)
+        normaliser = copy.deepcopy(begin_from.normaliser).cpu()
         _begin_from(network, begin_from)
     frame = window_frames(episode_ends, network_config, network.from_newest)
     data = Windows(
@@ -164,8 +164,10 @@ def train(
         "family": family.family,
         "network": network_config.to_dict(),
         "training": asdict(config),
-        "data": _digest(data),
+        "data": _digest(data.observations, data.actions, data.frame),
     }
+    if begin_from is not None:
+        run["begin_from"] = _digest(*begin_from.network.state_dict().values())
     first = _resume(state_file, run, network, ema, optim) if state_file else 0
     network.train()
     for step in range(first, config.steps):
@@ -216,10 +218,10 @@ def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray,
             raise InputError(f"{name} hold NaN or infinity in {len(bad)} frames, the first is {bad[0]}; mend the data")
 
 
-def _digest(data: Windows) -> str:
-    """A fingerprint of what is trained on: the normalised frames and how they are cut into windows."""
-    parts = (data.observations, data.actions, data.frame)
-    return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
+def _digest(*tensors: Tensor) -> str:
+    """A fingerprint of what a run depends on: the normalised frames and how they are cut into windows; the weights that
+    it begins with."""
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..diffusion import Plan, Program, build, load_plan
+from ..diffusion import Plan, Program, build, load_plan, shifted
 from ..errors import InputError
 from .checkpoint import Checkpoint
 from .chunk_policy import DiffusionPolicy
@@ -28,6 +28,8 @@ class WarmStart(DiffusionPolicy):
         self, checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build
     ) -> None:
         super().__init__(checkpoint, plan, width, build)
+        if plan.guess.clip:
+            checkpoint.at_limits(torch.zeros(self.action_dim))  # refused here, and not at the first answer
         self._previous: dict[int, Tensor] = {}  # [Tp, Da], normalised
         self._used: dict[int, int] = {}
         self._calls: dict[int, int] = {}
@@ -53,6 +55,8 @@ class WarmStart(DiffusionPolicy):
         """chunks: [L, Tp, Da]; with `clip`, discrete dimensions are kept at their nearer limit."""
         kept = self.checkpoint.at_limits(chunks) if self.plan.guess.clip else chunks.clone()
         self._previous.update(zip(lanes, kept, strict=True))
+        for lane in lanes:
+            self._used.pop(lane, None)  # was told of the answer before
 
 
 class RealTimeIterationPolicy(WarmStart):
@@ -66,9 +70,9 @@ class RealTimeIterationPolicy(WarmStart):
         if cold.birth != "noise" or cold.stagger or cold.accelerators:
             raise InputError(f"plan {plan.name!r}: cold plan {cold.name!r}, wanted a plain one that starts from noise")
         computed = {name: getattr(plan, name) for name in ("accelerators", "precision", "backend")}
-        self.cold: Program = build(
-            checkpoint.network, dataclasses.replace(cold, **computed), self.program.shape, self._positions()
-        )
+        every_row = checkpoint.network.config.horizon - self.first_row  # is used: as the next guess
+        cold = dataclasses.replace(cold, **computed, execute=every_row)
+        self.cold: Program = build(checkpoint.network, cold, self.program.shape, self._positions())
 
     def _refuse(self, checkpoint: Checkpoint, plan: Plan) -> None:
         if plan.guess.source != "previous":
@@ -95,8 +99,3 @@ class RealTimeIterationPolicy(WarmStart):
         chunks = self._run(program, obs[padded], asked, guess)
         self._calls.update(dict.fromkeys(asked, program.calls))
         return dict(zip(asked, chunks, strict=False))
-
-
-def shifted(chunk: Tensor, rows: int) -> Tensor:
-    """[Tp, Da] -> row i holds what row i + rows held; the last row is repeated."""
-    return chunk[(torch.arange(len(chunk)) + rows).clamp(max=len(chunk) - 1).to(chunk.device)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ontick.diffusion import Denoiser, Grid, Prediction, schedule
-from ontick.policy import TransformerConfig, TransformerForDiffusion
+from ontick.policy import AnchoredConfig, AnchoredDecoder, TransformerConfig, TransformerForDiffusion
 
 torch.set_num_threads(1)
 
@@ -81,10 +81,17 @@ def tiny(**changes) -> TransformerConfig:
     return TransformerConfig(**{**shape, "width": 16, "layers": 2, "heads": 2, "p_drop_attn": 0.0, **changes})
 
 
-def randomised(config: TransformerConfig, seed: int = 0) -> TransformerForDiffusion:
+def tiny_anchors(**changes) -> AnchoredConfig:
+    shape = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
+    return AnchoredConfig(**{**shape, "width": 16, "layers": 1, "stages": 2, "heads": 2, "anchors": 5, **changes})
+
+
+def randomised(config, seed: int = 0, family=TransformerForDiffusion):
     """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
-    network = TransformerForDiffusion(config).eval().requires_grad_(False)
+    network = family(config).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(seed)
+    if family is AnchoredDecoder:
+        network.anchors.copy_(torch.rand(network.anchors.shape, generator=g) * 1.6 - 0.8)
     for module in network.modules():
         for name, value in module.named_parameters(recurse=False):
             noise = torch.randn(value.shape, generator=g)
@@ -134,6 +141,12 @@ def tiny_config():
 
 
 @pytest.fixture(scope="session")
+def tiny_anchored_config():
+    """tiny_anchored_config(**changes) -> AnchoredConfig."""
+    return tiny_anchors
+
+
+@pytest.fixture(scope="session")
 def random_network():
-    """random_network(config, seed=0) -> TransformerForDiffusion, eval, without gradients."""
+    """random_network(config, seed=0, family=TransformerForDiffusion) -> its network, eval, without gradients."""
     return randomised

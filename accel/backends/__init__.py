@@ -1,9 +1,11 @@
-"""Backends: what runs the unrolled chunk of a program. The plan's `backend` names one.
+"""Backends: what runs the unrolled chunk of a program, or the network call of a staggered one's tick. The plan's
+`backend` names one.
 
 eager      plain torch; anywhere
 compile    torch.compile of one step; on CUDA the whole chunk is then one graph
 cudagraph  eager kernels, the whole chunk as one CUDA graph
-openvino   one step as an OpenVINO model; a chunk of cached blocks or of few steps as one; CPU
+openvino   one step as an OpenVINO model; a chunk of cached blocks or of few steps as one; of a staggered program the
+           call of a tick; CPU
 best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan
 """
 
@@ -23,6 +25,7 @@ from ..exact_network import ExactDecoder
 from .compiled import Compiled
 from .cuda_graph import CudaGraph
 from .openvino import OpenVino
+from .openvino_call import OpenVinoCall
 from .openvino_chunk import OpenVinoChunk
 from .tensor_float32 import TensorFloat32
 
@@ -37,7 +40,7 @@ def backend_for(program: Program, use: Use) -> Program:
     if name == "eager" and plan.precision != "tf32":
         return program
     refuse = f"plan {plan.name!r}: backend {name}"
-    if not program.moves_together:
+    if not program.moves_together and not (name == "openvino" and _sees_all(program)):
         raise InputError(f"{refuse} runs chunks whose positions move together, and this plan is staggered; use eager")
     if name == "cudagraph" and not cuda:
         raise InputError(f"{refuse} needs a CUDA device, and this runs on {use.device}; use best, which finds one")
@@ -45,6 +48,8 @@ def backend_for(program: Program, use: Use) -> Program:
         raise InputError(f"{refuse} is for the CPU, and this runs on {use.device}; use best, which finds another")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
         raise InputError(f'{refuse} needs the package openvino: pip install "ontick[openvino]", or use best')
+    if not program.moves_together:
+        return _with_call(program, refuse)
     if name in ("openvino", "compile") and not (program.rewritten is None or _line_of(program)):
         raise InputError(f"{refuse} runs one graph at every step, and an accelerator changes the steps; use eager")
     if name == "cudagraph" and getattr(program.rewritten, "dynamic", False):
@@ -61,12 +66,29 @@ def backend_for(program: Program, use: Use) -> Program:
 
 def _best(program: Program, cuda: bool) -> str:
     late_noise = program.executor is not None and not program.executor.noise_first
-    if late_noise or not program.moves_together:
+    if late_noise or (cuda and not program.moves_together):
         return "eager"
     if cuda:
         return "eager" if getattr(program.rewritten, "dynamic", False) else "cudagraph"
-    runs = program.rewritten is None or _line_of(program) is not None
+    if program.moves_together:
+        runs = program.rewritten is None or _line_of(program) is not None
+    else:
+        runs = program.ticked is None and _sees_all(program)
     return "openvino" if runs and importlib.util.find_spec("openvino") else "eager"
+
+
+def _sees_all(program: Program) -> bool:
+    """Whether one call of a tick sees every position."""
+    return program.plan.view == "all"
+
+
+def _with_call(program: Program, refuse: str) -> Program:
+    """A staggered program whose ticks ask an OpenVINO model. Raises InputError that starts with `refuse`."""
+    if program.ticked is not None:
+        reason = "an accelerator decides already what is asked at each tick"
+        raise InputError(f"{refuse} runs the whole network as one graph, and {reason}; use eager, or leave it out")
+    call = OpenVinoCall(program, falls_back=program.plan.backend == "best")
+    return dataclasses.replace(program, ticked=call, executor=call)
 
 
 def _openvino(program: Program) -> Executor:

@@ -49,24 +49,26 @@ class Wire:
         self.output = output
 
     def __add__(self, other: "Wire | Tensor") -> "Wire":
-        return Wire(_ops().add(self.output, other.output if isinstance(other, Wire) else _constant(other)).output(0))
+        return Wire(
+            operations().add(self.output, other.output if isinstance(other, Wire) else _constant(other)).output(0)
+        )
 
     def __mul__(self, weight: float | Tensor) -> "Wire":
-        return Wire(_ops().multiply(self.output, _constant(weight)).output(0))
+        return Wire(operations().multiply(self.output, _constant(weight)).output(0))
 
     __rmul__ = __mul__
 
     def at(self, place: int) -> "Wire":
         """self[place]"""
-        ops = _ops()
+        ops = operations()
         return Wire(ops.gather(self.output, ops.constant(np.int64(place)), ops.constant(np.int64(0))).output(0))
 
     def clamp(self, low: float, high: float) -> "Wire":
-        return Wire(_ops().clamp(self.output, low, high).output(0))
+        return Wire(operations().clamp(self.output, low, high).output(0))
 
 
 def _constant(value: float | Tensor) -> Any:
-    return _ops().constant(np.asarray(value, np.float32))
+    return operations().constant(np.asarray(value, np.float32))
 
 
 class _Chunk:
@@ -98,7 +100,7 @@ def _model(program: Program, start: Start, line: Sequence[Step]) -> Any:
     """`unroll`, on wires."""
     import openvino
 
-    ops, network = _ops(), _Network(program, start)
+    ops, network = operations(), _Network(program, start)
     parameters = [ops.parameter(list(tensor.shape), np.float32) for tensor in _inputs(start)]
     first, *rest = (Wire(parameter.output(0)) for parameter in parameters)
     noise = rest.pop(0) if program.table.uses(Z) else None
@@ -131,7 +133,7 @@ class _Network:
             return Asked(label.expand(index.shape), context, Rows(index, step=place))
 
         level = [torch.ones(1, dtype=torch.int64), labels[1:2], *context_tensors(context)]
-        self._enter = _part(
+        self._enter = part_of(
             lambda x, place, label, *given: denoiser.enter(x, asked(place, label, given)), start.x, *level
         )
         flat, spec = pytree.tree_flatten(denoiser.tell(asked(level[0], level[1], level[2:])))
@@ -147,13 +149,14 @@ class _Network:
                 parts[i] = tensor
             return pytree.tree_unflatten(parts, spec)
 
-        self._tell = _part(tell, *level)
+        self._tell = part_of(tell, *level)
         h = denoiser.enter(start.x, asked(level[0], level[1], level[2:]))
         told = [flat[i] for i in tensors]
         self._branches = [
-            _part(lambda h, *told, branch=block.branch: branch(h, whole(told)), h, *told) for block in denoiser.blocks()
+            part_of(lambda h, *told, branch=block.branch: branch(h, whole(told)), h, *told)
+            for block in denoiser.blocks()
         ]
-        self._leave = _part(
+        self._leave = part_of(
             lambda h, place, label, *given: denoiser.leave(h, asked(place, label, given)).float(), h, *level
         )
 
@@ -172,11 +175,11 @@ class _Network:
     def _level(self, level: int) -> tuple[Wire, Wire]:
         """Place and label, as constants."""
         constants = np.array([level], np.int64), self._labels[level : level + 1]
-        place, label = (Wire(_ops().constant(constant).output(0)) for constant in constants)
+        place, label = (Wire(operations().constant(constant).output(0)) for constant in constants)
         return place, label
 
 
-def _part(function: Callable[..., Any], *example: Tensor) -> Callable[..., list[Wire]]:
+def part_of(function: Callable[..., Any], *example: Tensor) -> Callable[..., list[Wire]]:
     """A function of tensors, converted: called with wires, it copies itself to where they come from.
 
     Weights that the function closes over become constants. The frontend is used directly:
@@ -218,7 +221,7 @@ def _traced(function: Callable[..., Any], given: Sequence[Tensor]) -> Any:
         raise InputError(f"backend openvino cannot trace this network: {' '.join(str(error).split())[:200]}") from None
 
 
-def _ops() -> Any:
+def operations() -> Any:
     from openvino import opset13
 
     return opset13

@@ -24,7 +24,7 @@ FORMAT = "ontick-cache-schedule-1"
 class CacheSchedule:
     """refresh  [blocks, S] bool; column 0, where there is nothing to reuse yet, is all true
     blocks    names, in the network's order
-    sampler   what the steps are: grid, solver and eta, as `sampler_of` gives them
+    sampler   what the steps are: grid, solver and what else `sampler_of` gives
     network   fingerprint of the weights that it was made for; None: made without looking at any
     about     provenance: scheduler, settings, observations, what was measured; free-form but JSON
     """
@@ -70,9 +70,9 @@ class CacheSchedule:
 
 
 def sampler_of(plan: Plan) -> dict[str, Any]:
-    """What decides what a step is: the plan's grid, solver and eta, and its staircase where it has one."""
+    """What decides what a step is: the plan's grid and solver, and its noise and staircase where they are its own."""
     plain = plan.to_dict()
-    return {key: plain[key] for key in ("grid", "solver", "eta", "stagger", "block") if key in plain}
+    return {key: plain[key] for key in ("grid", "solver", "eta", "gamma", "stagger", "block") if key in plain}
 
 
 def schedule_from(data: Any, origin: str = "schedule") -> CacheSchedule:

@@ -311,7 +311,7 @@ def test_one_graph_a_step_cannot_run_changed_steps(has_openvino, randomised_netw
         backend_for(changed, Use())
 
 
-@pytest.mark.parametrize(("backend", "device"), [("compile", "cpu"), ("openvino", "cpu"), ("cudagraph", "cuda")])
+@pytest.mark.parametrize(("backend", "device"), [("compile", "cpu"), ("cudagraph", "cuda")])
 def test_staggered_plans_run_eagerly_or_not_at_all(has_openvino, mixer, backend, device):
     for changes in ({"stagger": 2}, {"view": "partitions", "pieces": 2}):
         plan = planned(accelerators={}, backend=backend, **changes)

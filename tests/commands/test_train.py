@@ -59,6 +59,10 @@ def _ones():
         (["--seed", "99999999999999999"], "seed"),
         (["--device", "cuda"], "GPU"),
         (["--algorithm", "bc", "--set", "steps=2"], "--algorithm bc "),
+        (["--algorithm", "bc", "--begin-from", "x"], "--algorithm bc "),
+        (["--algorithm", "anchored", "--preset", "anchored", "--set", "causal=true"], "KEY=VALUE"),
+        (["--algorithm", "anchored", "--preset", "anchored", "--set", "anchors=0"], "anchors is 0"),
+        (["--set", "anchors=3"], "KEY=VALUE"),
         (["--algorithm", "bc-rnn", "--set", "steps=2"], "--algorithm bc-rnn "),
     ],
 )
@@ -68,6 +72,47 @@ def test_bad_options_give_one_line_and_exit_code_2(data, tmp_path, capsys, optio
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+SHAPE = ["--set", "width=16", "--set", "layers=1", "--set", "heads=2", "--set", "steps=2", "--set", "batch=4"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "plan", "family", "rows", "more"),
+    [
+        ("streaming", "diagonal-4", "streaming-transformer", 4, []),
+        ("anchored", "anchored-2", "anchored-decoder", 16, ["--set", "anchors=3", "--set", "stages=1"]),
+    ],
+)
+def test_an_algorithm_writes_a_checkpoint_of_the_family_that_its_plans_want(
+    data, tmp_path, algorithm, plan, family, rows, more
+):
+    out = tmp_path / "policy"
+    assert main(["train", "--algorithm", algorithm, "--data", str(data), "--out", str(out), *SHAPE, *more]) == 0
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.network.family == family and checkpoint.about["preset"] == algorithm
+    assert checkpoint.about["discrete_dims"] == [3]
+    candidate = parse_candidate(plan)
+    assert candidate.family == family
+    assert checkpoint_for("metaworld/pick-place-v3", candidate, str(out)) == out
+    policy = policy_maker(candidate, out)(2)
+    policy.reset([0], [8])
+    assert policy.predict_with_tail(np.zeros((1, 2, 39)), [0]).shape == (1, rows, 4)
+
+
+def test_a_streaming_policy_may_begin_from_a_published_network_and_from_no_other(data, tmp_path, capsys):
+    first, out = tmp_path / "first", tmp_path / "out"
+    shape = [*SHAPE, "--set", "horizon=16", "--set", "n_action_steps=8", "--set", "lr=1e-12"]
+    assert main(["train", "--preset", "streaming", "--data", str(data), "--out", str(first), *shape]) == 0
+    begin = ["train", "--algorithm", "streaming", "--data", str(data), "--out", str(out), "--begin-from"]
+    assert main([*begin, str(first), *shape, "--set", "width=32"]) == 2
+    assert "of another shape" in capsys.readouterr().err
+    assert main([*begin, str(tmp_path / "nowhere"), *shape]) == 2
+    assert "is not a checkpoint" in capsys.readouterr().err
+    assert main([*begin, str(first), *shape]) == 0
+    before, after = (load_checkpoint(folder).network.state_dict() for folder in (first, out))
+    assert load_checkpoint(first).network.family == "diffusion-transformer"
+    assert all(after[key].allclose(value, atol=1e-6) for key, value in before.items())
 
 
 @pytest.mark.parametrize(("algorithm", "plan"), [("bc", "robomimic-bc"), ("bc-rnn", "robomimic-bc-rnn")])

@@ -49,3 +49,53 @@ def test_custom_grids_must_ascend_within_the_table(indices):
 def test_more_steps_than_levels_are_refused(steps):
     with pytest.raises(InputError):
         spaced(COSINE, steps)
+
+
+# -- what is told, and where a grid ends ------------------------------------------------------------------------------
+
+
+def test_a_level_may_be_told_as_another_and_stays_where_it_is():
+    plain, told = at_indices(COSINE, np.array([2, 8])), at_indices(COSINE, np.array([2, 8]), np.array([0, 10]))
+    assert told.label.tolist() == [0, 0, 10]
+    assert np.array_equal(told.alpha, plain.alpha) and np.array_equal(told.sigma, plain.sigma)
+
+
+@pytest.mark.parametrize("told", [[1], [1, 2, 3]])
+def test_every_level_is_told_as_one(told):
+    with pytest.raises(InputError, match="as many labels"):
+        at_indices(COSINE, np.array([2, 8]), np.array(told))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 30])
+def test_a_grid_that_ends_early_lies_between_its_end_and_its_entry(spacing, steps):
+    label = spaced(COSINE, steps, spacing, entry=60, end=20).label
+    assert label[0] == 0 and len(label) == steps + 1
+    assert label[1] >= 20 and label[-1] <= 60 and (np.diff(label[1:]) > 0).all()
+
+
+def test_an_early_end_is_the_last_level_before_clean():
+    assert spaced(COSINE, 3, "linspace", entry=40, end=20).label.tolist() == [0, 20, 30, 40]
+    assert spaced(COSINE, 4, "leading", end=20).label.tolist() == [0, 20, 40, 60, 80]
+    assert spaced(COSINE, 5, "logsnr", end=20).label[[1, -1]].tolist() == [20, 98]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_an_end_at_0_changes_nothing(spacing):
+    assert np.array_equal(spaced(COSINE, 6, spacing, 50, 0).label, spaced(COSINE, 6, spacing, 50).label)
+
+
+@pytest.mark.parametrize(("entry", "end"), [(10, 11), (None, 100), (50, -1)])
+def test_an_end_above_the_entry_is_refused(entry, end):
+    with pytest.raises(InputError, match="end level"):
+        spaced(COSINE, 1, "linspace", entry, end)
+
+
+def test_more_steps_than_lie_between_end_and_entry_are_refused():
+    with pytest.raises(InputError, match="12 steps asked of 11"):
+        spaced(COSINE, 12, "linspace", 30, 20)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "logsnr", "trailing"])
+def test_one_step_starts_at_the_entry(spacing):
+    assert spaced(COSINE, 1, spacing, entry=30).label.tolist() == [0, 30]

@@ -1,5 +1,7 @@
 """Solvers against diffusers' schedulers at the same noise, and their orders of convergence on an exact Gaussian."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ontick.diffusion import GridSpec, History, Plan, build, run_chunk, schedule
 from ontick.diffusion.grids import at_indices, flow, spaced
 from ontick.diffusion.predictions import conversion
 from ontick.diffusion.steps import empty_history, uniform_coefficients
+from ontick.errors import InputError
 
 ensure_torchvision()
 import diffusers  # noqa: E402
@@ -199,3 +202,35 @@ def test_the_full_ddpm_chain_keeps_the_published_share_of_spread(gaussian):
         program = build(gaussian(std=std), plan, (20000,), 1)
         x = run_chunk(program, None, torch.tensor([1]), torch.tensor([0]))
         assert x.std().item() / std == pytest.approx(kept, abs=0.02)
+
+
+# -- gamma ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("solver", "eta"), [("ddpm", None), ("ddim", 0.5), ("ddim", 1.0)])
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0])
+def test_gamma_scales_fresh_noise_and_nothing_else(solver, eta, gamma):
+    grid = spaced(COSINE, 10)
+    plain, scaled = solver_table(solver, grid, eta).next, solver_table(solver, grid, eta, gamma).next
+    assert np.array_equal(scaled[:, :-1], plain[:, :-1])
+    assert np.array_equal(scaled[:, -1], gamma * plain[:, -1]) and plain[:, -1].any()
+
+
+def test_gamma_1_is_the_solver_itself_and_gamma_0_draws_nothing(gaussian):
+    plan = Plan(name="g", grid=GridSpec(steps=10), solver="ddpm")
+    keys = torch.tensor([3]), torch.tensor([1])
+
+    def run(gamma):
+        return run_chunk(build(gaussian(), dataclasses.replace(plan, gamma=gamma), (7,), 5), None, *keys)
+
+    program = build(gaussian(), dataclasses.replace(plan, gamma=0.0), (7,), 5)
+    assert not program.table.uses(6)
+    assert torch.equal(run(1.0), run_chunk(build(gaussian(), plan, (7,), 5), None, *keys))
+    assert not torch.equal(run(0.5), run(1.0)) and not torch.equal(run(0.5), run(0.0))
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp", "unipc"])
+def test_gamma_is_refused_where_there_is_no_fresh_noise_to_scale(solver, gaussian):
+    plan = Plan(name="g", grid=GridSpec(steps=10), solver=solver, gamma=0.5)
+    with pytest.raises(InputError, match=r"gamma 0.5 scales fresh noise, and solver \w+ adds none"):
+        build(gaussian(), plan, (7,), 5)

@@ -35,6 +35,31 @@ def test_a_full_precision_checkpoint_comes_back_bit_for_bit(tmp_path, random_che
         assert same(read, written) and read.about == written.about and read.network.config == config
 
 
+@pytest.mark.parametrize("family", [module.NETWORKS[name][0] for name in module.NETWORKS])
+def test_a_checkpoint_of_every_family_comes_back_as_that_family(
+    family, tmp_path, random_checkpoint, tiny_config, tiny_anchored_config
+):
+    config = {module.TransformerConfig: tiny_config, module.AnchoredConfig: tiny_anchored_config}[
+        module.NETWORKS[family.family][1]
+    ]()
+    written = random_checkpoint(config, family=family)
+    save_checkpoint(tmp_path / "policy", written, half=False)
+    read = load_checkpoint(tmp_path / "policy")
+    assert type(read.network) is family and read_config(tmp_path / "policy")["family"] == family.family
+    assert same(read, written) and read.network.config == config
+
+
+def test_discrete_dimensions_go_to_their_nearer_limits_and_the_others_stay(random_checkpoint):
+    chunk = torch.tensor([[0.3, -0.02], [-0.7, 0.5], [0.1, -3.0]])
+    wanted = torch.tensor([[0.3, -0.1], [-0.7, 0.1], [0.1, -0.1]])
+    before = chunk.clone()
+    assert torch.equal(random_checkpoint(about={"discrete_dims": [1]}).at_limits(chunk), wanted)
+    assert torch.equal(random_checkpoint(about={"discrete_dims": []}).at_limits(chunk), chunk)
+    assert torch.equal(chunk, before), "what was given is as it was"
+    with pytest.raises(InputError, match="does not say which actions are discrete"):
+        random_checkpoint().at_limits(chunk)
+
+
 def test_a_half_precision_checkpoint_is_half_as_large_and_runs_in_full(tmp_path, random_checkpoint):
     written = random_checkpoint()
     save_checkpoint(tmp_path / "half", written)

@@ -3,12 +3,14 @@
 Legend: L lanes asked, To, Ta, Da, Do; Th = Tp - To + 1.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
+from ontick import accel
 from ontick.diffusion import Denoiser, GridSpec, Plan, load_plan
 from ontick.errors import InputError
 from ontick.policy import DiffusionPolicy, TransformerConfig
@@ -176,6 +178,19 @@ def test_a_reset_lane_asks_for_a_chunk_while_the_others_play_on(make):
     assert np.array_equal(got, np.stack([plain.predict_action_chunk(window, [0])[0, 0], chunk[1, 2]]))
 
 
+@pytest.mark.parametrize("execute", [1, 2, 7])
+def test_a_plan_may_execute_fewer_or_more_actions_than_the_checkpoint_says(execute, random_checkpoint, make):
+    plan = load_plan(f"ddim-3-every-{execute}")
+    policy = fresh(make(plan), [0, 1])
+    chunk = policy.predict_action_chunk(observations([0, 1]), [0, 1])
+    whole = fresh(make(DDIM_3), [0, 1]).predict_with_tail(observations([0, 1]), [0, 1])
+    assert chunk.shape == (2, execute, 2) and np.array_equal(chunk, whole[:, :execute])
+    exact = dataclasses.replace(load_plan(f"exact-{plan.name}"), backend="eager")
+    stacked = fresh(DiffusionPolicy(random_checkpoint(), exact, 4, accel.build), [0, 1])
+    assert stacked.program.rows == stacked.first_row + execute, "rows after the executed ones are not computed"
+    np.testing.assert_allclose(stacked.predict_with_tail(observations([0, 1]), [0, 1]), chunk, atol=1e-4)
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +245,7 @@ def test_select_action_refuses_a_bad_observation_and_forgets_it(bad, make):
         (Plan(name="cut", grid=GridSpec(steps=4), solver="ddim", view="partitions", pieces=2), "must see all"),
         (Plan(name="warm", grid=GridSpec(steps=4), solver="ddim", birth="guess"), "starts from a guess"),
         (load_plan("ddim-101"), "1 to 100"),
+        (load_plan("ddim-3-every-8"), "executes 8 actions of 7"),
         (Plan(name="flow", grid=GridSpec(kind="flow", steps=4), solver="euler"), "does not fit a checkpoint"),
         (Plan(name="euler", grid=GridSpec(steps=4), solver="euler"), "does not fit schedule"),
     ],

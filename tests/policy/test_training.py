@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ontick.diffusion import load_plan
+from ontick.diffusion import Prediction, load_plan
 from ontick.errors import InputError
-from ontick.policy import DiffusionPolicy, TrainingConfig, TransformerForDiffusion, train
-from ontick.policy.training import Windows, ema_decay, learning_rate, loss, optimiser, window_frames
+from ontick.policy import DiffusionPolicy, StreamingTransformer, TrainingConfig, TransformerForDiffusion, train
+from ontick.policy.training import Windows, ema_decay, learning_rate, optimiser, window_frames
 
 
 class Killed(Exception):
@@ -77,9 +77,30 @@ def test_an_episode_shorter_than_a_window_is_still_seen(tiny_config):
 def test_a_batch_pairs_the_first_observations_of_a_window_with_all_its_actions(toy_data, tiny_config):
     observations, actions, ends = (torch.from_numpy(x) for x in toy_data)
     frames = torch.from_numpy(window_frames(ends.numpy(), tiny_config()))
-    obs, rows = Windows(observations, actions, frames).batch(torch.tensor([0, 1, 50]), 2)
+    obs, rows = Windows(observations, actions, frames).batch(torch.tensor([0, 1, 50]), tiny_config())
     assert obs.shape == (3, 2, 3) and rows.shape == (3, 8, 2)
     assert torch.equal(obs[0], observations[[0, 0]]) and torch.equal(rows[1], actions[:8])
+
+
+@pytest.mark.parametrize(("horizon", "To"), [(8, 2), (16, 4), (4, 1)])
+def test_where_rows_begin_at_the_newest_observation_every_frame_is_the_newest_of_one_window(horizon, To, tiny_config):
+    config = tiny_config(horizon=horizon, n_obs_steps=To, n_action_steps=1)
+    ends = np.cumsum([20, 33, 16])
+    frames = window_frames(ends, config, from_newest=True)
+    assert frames.shape[1] == To - 1 + horizon
+    assert frames[:, To - 1].tolist() == list(range(ends[-1]))
+    for start, end in itertools.pairwise([0, *ends]):
+        within = frames[start:end] - start  # the windows of this episode
+        wanted = np.arange(end - start)[:, None] + np.arange(-(To - 1), horizon)
+        assert np.array_equal(within, wanted.clip(0, end - start - 1))
+
+
+def test_such_a_batch_pairs_the_newest_observation_with_the_action_that_was_taken_then(toy_data, tiny_config):
+    observations, actions, ends = (torch.from_numpy(x) for x in toy_data)
+    frames = torch.from_numpy(window_frames(ends.numpy(), tiny_config(), from_newest=True))
+    obs, rows = Windows(observations, actions, frames).batch(torch.tensor([5, 47]), tiny_config())
+    assert torch.equal(obs[:, -1], observations[[5, 47]]) and torch.equal(obs[:, 0], observations[[4, 46]])
+    assert torch.equal(rows, torch.stack([actions[5:13], actions[47:55]]))
 
 
 # -- hyper-parameters -------------------------------------------------------------------------------------------------
@@ -135,21 +156,22 @@ def test_after_the_first_step_the_average_is_the_network_itself(toy_data, tiny_c
     assert max(step.values()) == pytest.approx(1e-2, rel=0.2)  # AdamW's first step is lr in every dimension
 
 
+@pytest.mark.parametrize("family", [TransformerForDiffusion, StreamingTransformer])
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v"])
-def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, tiny_config):
-    network = TransformerForDiffusion(tiny_config(prediction=prediction))
+def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, family, tiny_config):
+    network = family(tiny_config(prediction=prediction))
     actions = torch.randn(64, 8, 2, generator=torch.Generator().manual_seed(1))
     alpha_bar = torch.from_numpy(network.schedule.alpha_bar).float()
     seen = []
 
-    def knowing(x, t, obs):
-        a, s = alpha_bar[t].sqrt()[:, None, None], (1 - alpha_bar[t]).sqrt()[:, None, None]
+    def knowing(x, label, context):
+        a, s = alpha_bar[label.long()].sqrt()[..., None], (1 - alpha_bar[label.long()]).sqrt()[..., None]
         noise = (x - a * actions) / s
         seen.append(noise)
-        return {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[prediction]
+        return Prediction({"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[prediction])
 
-    network.forward = knowing
-    assert loss(network, torch.zeros(64, 2, 3), actions, torch.Generator().manual_seed(0)) < 1e-4
+    network.predict = knowing
+    assert network.loss(torch.zeros(64, 2, 3), actions, torch.Generator().manual_seed(0)) < 1e-4
     assert abs(seen[0].std() - 1) < 0.1
 
 
@@ -272,6 +294,34 @@ def test_a_save_that_dies_leaves_the_state_before_it(saved, toy_data, tiny_confi
         train(*toy_data, tiny_config(), RUN, state_file=saved)
     assert saved.read_bytes() == before
     assert states_equal(train(*toy_data, tiny_config(), RUN, state_file=saved), wanted)
+
+
+def test_the_state_of_another_family_is_refused(saved, toy_data, tiny_config):
+    with pytest.raises(InputError, match="other settings or data"):
+        train(*toy_data, tiny_config(), RUN, family=StreamingTransformer, state_file=saved)
+
+
+# -- begun from a checkpoint ------------------------------------------------------------------------------------------
+
+
+def test_a_run_begins_with_the_weights_and_the_normaliser_it_is_given(toy_data, tiny_config, random_checkpoint):
+    given = random_checkpoint(tiny_config())
+    still = TrainingConfig(steps=1, batch=2, lr=1e-12, weight_decay=0)
+    begun = train(*toy_data, tiny_config(), still, begin_from=given)
+    for key, value in given.network.state_dict().items():
+        torch.testing.assert_close(begun.network.state_dict()[key], value)
+    assert all(torch.equal(begun.normaliser.tensors()[key], value) for key, value in given.normaliser.tensors().items())
+    assert not any(p.requires_grad for p in given.network.parameters()), "the given one is as it was"
+
+
+def test_a_checkpoint_of_another_shape_or_with_more_than_the_network_has_is_refused(
+    toy_data, tiny_config, random_checkpoint
+):
+    with pytest.raises(InputError, match="of another shape"):
+        train(*toy_data, tiny_config(), RUN, begin_from=random_checkpoint(tiny_config(width=32)))
+    for more in (random_checkpoint(tiny_config(layers=3)), random_checkpoint(family=StreamingTransformer)):
+        with pytest.raises(InputError, match="which this network has not"):
+            train(*toy_data, tiny_config(), RUN, begin_from=more)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

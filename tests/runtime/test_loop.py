@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ontick.errors import InputError
-from ontick.runtime import Charge, ControlLoop, Ledger, Policy, load_budget
+from ontick.runtime import Charge, ControlLoop, FollowingPolicy, Ledger, Policy, load_budget
 
 BUDGET = load_budget(period_ms=20, deadline_ms=8)
 TICK_S = BUDGET.period_s
@@ -38,6 +38,23 @@ class Rows:
 
     def select_action(self, obs):
         return self.predict_action_chunk(obs[:, None], range(len(obs)))[:, 0]
+
+
+class Following(Rows):
+    """Notes what it is told; its first answer costs 10 network calls, each later one 3."""
+
+    calls_per_chunk = 3
+
+    def __init__(self, n_action_steps: int, horizon: int):
+        super().__init__(n_action_steps, horizon)
+        self.told: list[tuple[list[int], list[int]]] = []
+
+    def follow(self, lanes, rows):
+        assert len(self.told) == len(self.asked), "told once, before the question"
+        self.told.append((list(lanes), list(rows)))
+
+    def calls_of(self, lane):
+        return 10 if self.chunks[lane] == 1 else 3
 
 
 class Latencies(Charge):
@@ -240,3 +257,59 @@ def test_a_bad_answer_never_reaches_the_actuator():
         make(Broken(2, 4), lanes=2).think()
     with pytest.raises(InputError, match="got actions of shape"):
         make(Rows(4, 3)).think()
+
+
+# -- a policy whose answer follows from the one before ----------------------------------------------------------------
+
+
+def test_who_follows_keeps_that_contract_and_others_do_not():
+    assert isinstance(Following(4, 8), FollowingPolicy) and not isinstance(Rows(4, 8), FollowingPolicy)
+
+
+def test_it_is_told_before_each_question_how_many_rows_lie_behind():
+    policy = Following(3, 8)
+    run(make(policy), 7)
+    assert policy.told == [([0], [0]), ([0], [3]), ([0], [3])]
+
+
+@pytest.mark.parametrize("ticks_late", range(7))
+@pytest.mark.parametrize(("n_action_steps", "horizon"), [(1, 8), (3, 8), (4, 4)])
+def test_when_late_the_rows_behind_are_those_up_to_the_last_that_was_played(n_action_steps, horizon, ticks_late):
+    policy = Following(n_action_steps, horizon)
+    loop, behind, played = make(policy, Latencies(0, ticks_late)), [], (0, -1)
+    for _ in range(40):
+        if loop.wants_answer(0):
+            behind.append(played[1] + 1)
+            assert played[0] == policy.chunks[0], "what was played last is of the last answer"
+        loop.think()
+        action, kind = loop.act(0)
+        played = played if kind == "held" else tuple(action.astype(int))
+        loop.observe(0, np.zeros(3))
+    assert [rows for _, [rows] in policy.told] == behind and behind[0] == 0
+
+
+def test_each_lane_is_told_its_own_and_a_new_episode_begins_at_0():
+    policy = Following(2, 6)
+    loop = make(policy, lanes=2)
+    loop.think([0])
+    loop.act(0)
+    loop.think([0, 1])
+    for lane in (0, 1):
+        loop.act(lane)
+    loop.think([1, 0])
+    loop.begin(1, 7, np.zeros(3))
+    loop.think()
+    assert policy.told == [([0], [0]), ([1], [0]), ([0], [2]), ([1], [0])]
+
+
+@pytest.mark.parametrize("charge", [None, Latencies(0), Latencies(0, 2), Latencies(5)], ids=str)
+def test_the_calls_of_an_answer_are_counted_also_when_it_is_charged_and_late(charge):
+    ledger, policy = Ledger(), Following(2, 6)
+    loop = make(policy, charge, lanes=2, ledger=ledger)
+    for lane in (0, 1):
+        run(loop, 11, lane)
+    for lane in (0, 1):
+        counts = loop.counts(lane)
+        assert counts["chunks"] == policy.chunks[lane] > 1
+        assert counts["network_calls"] == 10 + 3 * (counts["chunks"] - 1)
+    assert ledger.summary()["counters"]["network_calls"] == sum(loop.counts(lane)["network_calls"] for lane in (0, 1))
