@@ -48,9 +48,11 @@ PLANS: dict[str, tuple[str, dict[str, Any]]] = {
 SCHEDULERS = ("uniform", "uniform-last", "power", "bac", "global")
 QUICK = (*PEERS, "exact", "exact-ddim-10", "bf16", "int8", "uniform-last-10")
 CACHED = ("uniform-last-10", "bac-10", "global-10")
+EXACT = ("exact", "exact-ddim-10")
+FEW = ("exact-rti-3", "exact-anchored-2", "exact-diagonal-1")
 ROWS = {
-    "policy-cpu": (*PEERS, "ddpm-100", "ddim-10", "exact-eager", "exact", "exact-ddim-10", "bf16", "int8", *CACHED),
-    "policy-gpu": (*PEERS, *PLANS, "exact-ddim-10", *(f"{s}-{m}" for s in SCHEDULERS for m in (5, 10, 20))),
+    "policy-cpu": (*PEERS, "ddpm-100", "ddim-10", "exact-eager", *EXACT, "bf16", "int8", *CACHED, *FEW),
+    "policy-gpu": (*PEERS, *PLANS, "exact-ddim-10", *(f"{s}-{m}" for s in SCHEDULERS for m in (5, 10, 20)), *FEW),
 }
 CASES = ("published", "large")
 

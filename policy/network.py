@@ -19,10 +19,12 @@ class ActionNetwork(nn.Module, Denoiser):
 
     family          as it stands in a checkpoint's config.json
     from_newest     whether row 0 belongs to the newest observation; else, as published, to the oldest of the To
+    lookback        m: ticks before the newest observation that `loss` is shown too
     """
 
     family: ClassVar[str]
     from_newest: ClassVar[bool] = True
+    lookback: ClassVar[int] = 0
     config: ChunkConfig
 
     @property
@@ -35,8 +37,8 @@ class ActionNetwork(nn.Module, Denoiser):
 
     @abstractmethod
     def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """A scalar; obs [B, To, Do] and actions [B, Tp, Da] are normalised; levels and noise come from `generator`, a
-        CPU one."""
+        """A scalar; obs [B, m + To, Do] and actions [B, m + Tp, Da] are normalised; levels and noise come from
+        `generator`, a CPU one."""
 
 
 def frequencies(width: int) -> Tensor:

@@ -7,18 +7,24 @@ but for what row 0 is shown.
 
     x = embed(noisy actions) + positions + row_level(sinusoid(level of the row))
 
+A queue carries what it once made of older observations. What a demonstration corrects later cannot be known then, and a
+row that guessed it is wrong. So a part of the training denoises queues that the network itself has ticked over the last
+few observations, towards the demonstration.
+
 Row 0 belongs to the newest observation, so all rows see all observations; the published row 0, which belongs to the
 oldest, sees that one alone.
 
 Legend: B lanes, T rows, E width; H rows of a block, S = T / H steps of a row.
 """
 
+import dataclasses
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Asked, queue_grid, schedule
+from ..diffusion import Asked, Inputs, build, load_plan, queue_grid, schedule
 from ..diffusion.staircase import Staircase
 from .config import TransformerConfig
 from .network import sinusoid
@@ -26,6 +32,7 @@ from .transformer import Context, TransformerForDiffusion
 
 # Of training: samples whose rows share a level; of queues, those with blocks of one row, and those that are filling.
 TOGETHER, SINGLE, RAMP = 0.15, 0.6, 0.3
+OLD, LOOKBACK = 0.6, 6  # samples that are queues of the network's own, and for how many ticks, at most
 
 
 class StreamingTransformer(TransformerForDiffusion):
@@ -33,6 +40,7 @@ class StreamingTransformer(TransformerForDiffusion):
 
     family: ClassVar[str] = "streaming-transformer"
     from_newest: ClassVar[bool] = True
+    lookback: ClassVar[int] = LOOKBACK
     levels = "position"
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -55,8 +63,40 @@ class StreamingTransformer(TransformerForDiffusion):
         """None: accelerators that rewrite the published network know one level a sample."""
 
     def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error at the levels of a queue in some tick, or, for some samples, at a level that all share."""
-        return self.loss_at(self.drawn_levels(len(actions), generator), obs, actions, generator)
+        """Error at the levels of a queue in some tick, or, for some samples, at a level that all share: of noised
+        demonstrations, squared; and of queues that the network has ticked, from up to m ticks ago, where it is twice
+        Huber's, because their rows can lie many sigmas from the demonstration."""
+        T, To, m = self.config.horizon, self.config.n_obs_steps, self.lookback
+        old = int(len(actions) * OLD)
+        now = obs[:, m : m + To], actions[:, m : m + T]
+        plain = self.loss_at(self.drawn_levels(len(actions) - old, generator), now[0][old:], now[1][old:], generator)
+        if not old:
+            return plain
+        ticks = int(torch.randint(1, m + 1, (), generator=generator))
+        x = self.ticked_queue(obs[:old, m - ticks :], actions[:old, m - ticks : m - ticks + T], ticks, generator)
+        t = queue_labels(self.config, 1)[-1].expand(old, -1)
+        a, s = self.signal_and_noise(t, actions)
+        out = self.predict(x, t.float().to(x.device), self.prepare(now[0][:old])).x
+        target = self.target(now[1][:old], (x - a * now[1][:old]) / s, a, s)
+        return (1 - OLD) * plain + OLD * 2 * F.huber_loss(out, target)
+
+    @torch.no_grad()
+    def ticked_queue(self, obs: Tensor, actions: Tensor, ticks: int, generator: torch.Generator) -> Tensor:
+        """A full queue of noised demonstrations, [B, T, Da], after some ticks of `diagonal-1`, each shown the
+        observations of its time, obs [B, ticks + To or more, Do] -> [B, T, Da], rows from the newest observation on."""
+        plan = dataclasses.replace(load_plan("diagonal-1"), grid=queue_grid(self.config.horizon))
+        program = build(self, plan, actions.shape[2:], None)
+        seed = torch.randint(2**31, (len(actions),), generator=generator)
+        state = program.start(seed, torch.zeros_like(seed), device=actions.device)
+        t = queue_labels(self.config, 1)[-1].expand(len(actions), -1)
+        a, s = self.signal_and_noise(t, actions)
+        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
+        state = state._replace(x=a * actions + s * noise, tick=torch.full_like(seed, program.staircase.steps - 1))
+        for tick in range(ticks):
+            context = self.prepare(obs[:, tick : tick + self.config.n_obs_steps])
+            state, _ = program.tick(state, Inputs(context))
+        order = program.index(state.tick).argsort(1).to(state.x.device)
+        return state.x.gather(1, order[..., None].expand_as(state.x))
 
     def drawn_levels(self, lanes: int, generator: torch.Generator) -> Tensor:
         """[B, T] trained levels. A sample is a queue of blocks of H rows, H any divisor of T below T and mostly 1

@@ -70,27 +70,32 @@ class Windows:
     actions: Tensor  # [frames, Da], normalised
     frame: Tensor  # [M, span] int64: which frame each row of a window reads
 
-    def batch(self, picks: Tensor, config: ChunkConfig) -> tuple[Tensor, Tensor]:
-        """picks: [B] -> observations [B, To, Do], actions [B, Tp, Da]: the first and the last rows of the windows."""
+    def batch(self, picks: Tensor, config: ChunkConfig, lookback: int = 0) -> tuple[Tensor, Tensor]:
+        """picks: [B] -> observations [B, m + To, Do], actions [B, m + Tp, Da]: the first and the last rows of the
+        windows."""
         frame = self.frame[picks]
-        return self.observations[frame[:, : config.n_obs_steps]], self.actions[frame[:, -config.horizon :]]
+        seen, acted = lookback + config.n_obs_steps, lookback + config.horizon
+        return self.observations[frame[:, :seen]], self.actions[frame[:, -acted:]]
 
 
-def window_frames(episode_ends: np.ndarray, config: ChunkConfig, from_newest: bool = False) -> np.ndarray:
+def window_frames(
+    episode_ends: np.ndarray, config: ChunkConfig, from_newest: bool = False, lookback: int = 0
+) -> np.ndarray:
     """[M, span] frames of every window: one for each start from -(To - 1) up to where Ta - 1 rows lie past the end.
 
     from_newest: the rows begin at the newest observation, so that a window spans To - 1 + Tp frames in the place of Tp;
-    and every frame is the newest of one, because such networks are asked at every tick.
+    and every frame is the newest of one, because such networks are asked at every tick. lookback: m more frames stand
+    before each window, for such networks alone.
     """
-    span, past = config.horizon, config.n_action_steps - 1
+    span, past, before = config.horizon, config.n_action_steps - 1, config.n_obs_steps - 1
     if from_newest:
-        span, past = span + config.n_obs_steps - 1, config.horizon - 1
+        span, past, before = span + before + lookback, config.horizon - 1, before + lookback
     rows = np.arange(span)
     windows, start = [], 0
     for end in episode_ends:
-        first = np.arange(start - (config.n_obs_steps - 1), end - span + past + 1)
+        first = np.arange(start - before, end - span + past + 1)
         if len(first) == 0:  # an episode shorter than a window is still seen once
-            first = np.array([start - (config.n_obs_steps - 1)])
+            first = np.array([start - before])
         windows.append((first[:, None] + rows).clip(start, end - 1))
         start = end
     return np.concatenate(windows)
@@ -150,7 +155,7 @@ def train(
     else:
         normaliser = copy.deepcopy(begin_from.normaliser).cpu()
         _begin_from(network, begin_from)
-    frame = window_frames(episode_ends, network_config, network.from_newest)
+    frame = window_frames(episode_ends, network_config, network.from_newest, network.lookback)
     data = Windows(
         normaliser.normalise("obs", torch.from_numpy(observations).float()).to(device),
         normaliser.normalise("action", torch.from_numpy(actions).float()).to(device),
@@ -176,7 +181,7 @@ def train(
         picks = torch.randint(len(frame), (config.batch,), generator=generator).to(device)
         for group in optim.param_groups:
             group["lr"] = learning_rate(step, config)
-        error = network.loss(*data.batch(picks, network_config), generator)
+        error = network.loss(*data.batch(picks, network_config, network.lookback), generator)
         if not torch.isfinite(error):
             raise InputError(f"the loss is {error.item()} at step {step}; look for bad values in the data or lower lr")
         optim.zero_grad(set_to_none=True)

@@ -187,12 +187,21 @@ class TransformerForDiffusion(ActionNetwork):
 
     def loss_at(self, t: Tensor, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
         """The same at given levels. t: [B, T] int64, on the host."""
-        alpha_bar = torch.from_numpy(self.schedule.alpha_bar).float()
+        a, s = self.signal_and_noise(t, actions)
         noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-        a, s = (part.sqrt()[..., None].to(actions.device) for part in (alpha_bar[t], 1 - alpha_bar[t]))
-        target = {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[self.prediction]
+        target = self.target(actions, noise, a, s)
         out = self.predict(a * actions + s * noise, t.float().to(actions.device), self.prepare(obs)).x
         return F.mse_loss(out, target)
+
+    def signal_and_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma [B, T, 1] of trained levels t [B, T], on the device of `like`."""
+        alpha_bar = torch.from_numpy(self.schedule.alpha_bar).float()[t]
+        a, s = (part.sqrt()[..., None].to(like.device) for part in (alpha_bar, 1 - alpha_bar))
+        return a, s
+
+    def target(self, actions: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """What the network is to say of a actions + s noise."""
+        return {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[self.prediction]
 
     def _memory(self, label: Tensor, context: Tensor) -> Tensor:
         """[B, S, E]: the time token in front of the observation tokens."""

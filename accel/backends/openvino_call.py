@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from ...diffusion import Asked, Chunk, Denoiser, Executor, Program, Start
 from ...errors import InputError
 from .openvino import compiled_model, to_convert
-from .openvino_chunk import Wire, operations, part_of
+from .openvino_chunk import Wire, opset, part_of
 from .thread import OneThread
 
 
@@ -92,7 +92,7 @@ def _model(denoiser: Denoiser, leaves: list[Any], structure: Any) -> Any:
     """`denoiser.predict` as a model with an input for every tensor, read or not."""
     import openvino
 
-    ops, there = operations(), [leaf is not None for leaf in leaves]
+    ops, there = opset(), [leaf is not None for leaf in leaves]
     example = [torch.from_numpy(_array(leaf).copy()) for leaf in leaves if leaf is not None]
 
     def call(*tensors: Tensor) -> Tensor:

@@ -49,26 +49,24 @@ class Wire:
         self.output = output
 
     def __add__(self, other: "Wire | Tensor") -> "Wire":
-        return Wire(
-            operations().add(self.output, other.output if isinstance(other, Wire) else _constant(other)).output(0)
-        )
+        return Wire(opset().add(self.output, other.output if isinstance(other, Wire) else _constant(other)).output(0))
 
     def __mul__(self, weight: float | Tensor) -> "Wire":
-        return Wire(operations().multiply(self.output, _constant(weight)).output(0))
+        return Wire(opset().multiply(self.output, _constant(weight)).output(0))
 
     __rmul__ = __mul__
 
     def at(self, place: int) -> "Wire":
         """self[place]"""
-        ops = operations()
+        ops = opset()
         return Wire(ops.gather(self.output, ops.constant(np.int64(place)), ops.constant(np.int64(0))).output(0))
 
     def clamp(self, low: float, high: float) -> "Wire":
-        return Wire(operations().clamp(self.output, low, high).output(0))
+        return Wire(opset().clamp(self.output, low, high).output(0))
 
 
 def _constant(value: float | Tensor) -> Any:
-    return operations().constant(np.asarray(value, np.float32))
+    return opset().constant(np.asarray(value, np.float32))
 
 
 class _Chunk:
@@ -100,7 +98,7 @@ def _model(program: Program, start: Start, line: Sequence[Step]) -> Any:
     """`unroll`, on wires."""
     import openvino
 
-    ops, network = operations(), _Network(program, start)
+    ops, network = opset(), _Network(program, start)
     parameters = [ops.parameter(list(tensor.shape), np.float32) for tensor in _inputs(start)]
     first, *rest = (Wire(parameter.output(0)) for parameter in parameters)
     noise = rest.pop(0) if program.table.uses(Z) else None
@@ -175,7 +173,7 @@ class _Network:
     def _level(self, level: int) -> tuple[Wire, Wire]:
         """Place and label, as constants."""
         constants = np.array([level], np.int64), self._labels[level : level + 1]
-        place, label = (Wire(operations().constant(constant).output(0)) for constant in constants)
+        place, label = (Wire(opset().constant(constant).output(0)) for constant in constants)
         return place, label
 
 
@@ -221,7 +219,7 @@ def _traced(function: Callable[..., Any], given: Sequence[Tensor]) -> Any:
         raise InputError(f"backend openvino cannot trace this network: {' '.join(str(error).split())[:200]}") from None
 
 
-def operations() -> Any:
+def opset() -> Any:
     from openvino import opset13
 
     return opset13

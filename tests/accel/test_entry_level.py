@@ -104,8 +104,9 @@ def test_power_iteration_finds_the_top_singular_value_of_every_lane(rng, keys):
 def test_the_factor_of_a_transformer_is_that_of_its_whole_jacobian(randomised_network, observation, keys, birth):
     network = randomised_network(n_action_steps=3)
     program = built(network, f"rti-3{birth}")
-    obs, guess, seed = observation(2), 0.3 * torch.randn(2, 8, 2), keys(2)[0]
-    found = contraction(program, obs, guess, seed, iterations=40)
+    guess = 0.3 * torch.randn(2, 8, 2, generator=torch.Generator().manual_seed(1))
+    obs, seed = observation(2), keys(2)[0]
+    found = contraction(program, obs, guess, seed, iterations=150)
     for lane in range(2):
         one = slice(lane, lane + 1)
         start = begin(program, program.prepare(obs[one]), seed[one], torch.ones(1, dtype=torch.int64), guess[one])

@@ -127,11 +127,12 @@ def test_bad_options_give_one_line_and_exit_code_2(evaluate, capsys, options, co
     assert complaint in error and error.count("\n") == 1
 
 
-def test_a_mixed_level_plan_file_is_refused_by_the_stock_transformer(evaluate, tmp_path, capsys):
+def test_a_mixed_level_plan_file_needs_a_streaming_transformer(evaluate, tmp_path, capsys):
     path = tmp_path / "diagonal.yaml"
     path.write_text("{name: diagonal, grid: {steps: 4}, solver: ddim, stagger: 1}")
     code, _ = evaluate(plans=str(path))
-    assert code == 2 and "one level a sample" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert code == 2 and "none of --plans" in error and "which is a diffusion-transformer" in error
 
 
 def test_a_checkpoint_without_its_normaliser_is_refused(evaluate, tiny_checkpoint, tmp_path, capsys):

@@ -18,7 +18,7 @@ from ontick.policy.anchored_policy import AnchoredPolicy
 from ontick.policy.warm_policy import shifted
 from ontick.runtime import FollowingPolicy, Policy
 
-ANCHORED_2 = load_plan("anchored-2")
+ANCHORED_2 = load_plan("anchored-2-argmax")
 K = 5
 
 

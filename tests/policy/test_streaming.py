@@ -143,9 +143,63 @@ def test_levels_rise_along_the_rows_of_every_sample_and_are_those_of_some_queue(
 
 def test_levels_and_loss_are_those_of_the_generator(tiny_config, random_network):
     network = random_network(tiny_config(), family=StreamingTransformer)
-    actions, obs = inputs(16)
+    obs, actions = shown(lanes=16)
 
     def loss(seed):
         return network.loss(obs, actions, torch.Generator().manual_seed(seed))
 
     assert torch.equal(loss(1), loss(1)) and not torch.equal(loss(1), loss(2)) and torch.isfinite(loss(1))
+
+
+# -- queues of its own ------------------------------------------------------------------------------------------------
+
+
+def shown(m=6, lanes=4, T=8):
+    """Observations [B, m + To, Do] and actions [B, m + T, Da] as a batch of training has them."""
+    g = torch.Generator().manual_seed(5)
+    return torch.randn(lanes, m + 2, 3, generator=g), torch.rand(lanes, m + T, 2, generator=g) * 2 - 1
+
+
+@pytest.mark.parametrize("ticks", [1, 3, 6])
+def test_a_network_that_knows_the_demonstration_ticks_its_queue_onto_the_noised_demonstration(
+    ticks, tiny_config, monkeypatch
+):
+    network = StreamingTransformer(tiny_config())
+    obs, actions = shown()
+    a, s = network.signal_and_noise(queue_labels(network.config, 1)[-1].expand(4, -1), actions)
+    told = []
+
+    def knowing(x, label, context, rows=None):
+        first = int(rows.index[0, 0])  # position 0 belongs to the observation of the first tick
+        told.append((first, context))
+        return Prediction((x - a * actions[:, first : first + 8]) / s)
+
+    monkeypatch.setattr(network, "predict", knowing)
+    monkeypatch.setattr(network, "prepare", lambda obs: obs)
+    x = network.ticked_queue(obs, actions[:, :8], ticks, torch.Generator().manual_seed(1))
+    assert [first for first, _ in told] == list(range(ticks))
+    assert all(torch.equal(seen, obs[:, i : i + 2]) for i, (_, seen) in enumerate(told))
+    noise = (x - a * actions[:, ticks : ticks + 8]) / s
+    assert noise[:, :-1].abs().max() < 5 and abs(noise.mean()) < 0.5  # noised by its level, and by nothing else
+
+
+def test_the_loss_of_a_queue_looks_at_the_observations_of_its_time_alone(tiny_config, random_network):
+    network = random_network(tiny_config(), family=StreamingTransformer)
+    obs, actions = shown(lanes=10)
+    seen = []
+    prepare = network.prepare
+    network.prepare = lambda obs: seen.append(obs) or prepare(obs)
+    network.loss(obs, actions, torch.Generator().manual_seed(3))
+    plain, *ticks, now = seen
+    old = len(now)
+    assert torch.equal(now, obs[:old, 6:]) and torch.equal(plain, obs[old:, 6:]) and 1 <= len(ticks) <= 6
+    assert all(torch.equal(tick, obs[:old, 6 - len(ticks) + i :][:, :2]) for i, tick in enumerate(ticks))
+
+
+def test_only_the_last_call_of_a_queue_is_learnt_from(tiny_config, random_network):
+    network = random_network(tiny_config(), family=StreamingTransformer).requires_grad_(True)
+    obs, actions = shown()
+    x = network.ticked_queue(obs, actions[:, :8], 2, torch.Generator().manual_seed(1))
+    assert not x.requires_grad
+    network.loss(*shown(), torch.Generator().manual_seed(1)).backward()
+    assert network.row_level.weight.grad.abs().sum() > 0

@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from ontick.diffusion import Prediction, load_plan
 from ontick.errors import InputError
-from ontick.policy import DiffusionPolicy, StreamingTransformer, TrainingConfig, TransformerForDiffusion, train
+from ontick.policy import (
+    DiffusionPolicy,
+    StreamingTransformer,
+    TrainingConfig,
+    TransformerForDiffusion,
+    streaming,
+    train,
+)
 from ontick.policy.training import Windows, ema_decay, learning_rate, optimiser, window_frames
 
 
@@ -158,9 +165,11 @@ def test_after_the_first_step_the_average_is_the_network_itself(toy_data, tiny_c
 
 @pytest.mark.parametrize("family", [TransformerForDiffusion, StreamingTransformer])
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v"])
-def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, family, tiny_config):
-    network = family(tiny_config(prediction=prediction))
-    actions = torch.randn(64, 8, 2, generator=torch.Generator().manual_seed(1))
+def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, family, tiny_config, monkeypatch):
+    monkeypatch.setattr(streaming, "OLD", 0.0)  # noised demonstrations alone
+    network, m = family(tiny_config(prediction=prediction)), family.lookback
+    shown = torch.randn(64, m + 8, 2, generator=torch.Generator().manual_seed(1))
+    actions = shown[:, m:]
     alpha_bar = torch.from_numpy(network.schedule.alpha_bar).float()
     seen = []
 
@@ -171,7 +180,7 @@ def test_the_loss_is_zero_for_a_network_that_knows_the_answer(prediction, family
         return Prediction({"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[prediction])
 
     network.predict = knowing
-    assert network.loss(torch.zeros(64, 2, 3), actions, torch.Generator().manual_seed(0)) < 1e-4
+    assert network.loss(torch.zeros(64, m + 2, 3), shown, torch.Generator().manual_seed(0)) < 1e-4
     assert abs(seen[0].std() - 1) < 0.1
 
 

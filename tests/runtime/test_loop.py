@@ -302,7 +302,9 @@ def test_each_lane_is_told_its_own_and_a_new_episode_begins_at_0():
     assert policy.told == [([0], [0]), ([1], [0]), ([0], [2]), ([1], [0])]
 
 
-@pytest.mark.parametrize("charge", [None, Latencies(0), Latencies(0, 2), Latencies(5)], ids=str)
+@pytest.mark.parametrize(
+    "charge", [None, Latencies(0), Latencies(0, 2), Latencies(5)], ids=["free", "in time", "late once", "late"]
+)
 def test_the_calls_of_an_answer_are_counted_also_when_it_is_charged_and_late(charge):
     ledger, policy = Ledger(), Following(2, 6)
     loop = make(policy, charge, lanes=2, ledger=ledger)

@@ -19,7 +19,7 @@ from ontick.accel.caching.schedulers import (
     uniform_last,
     with_tail,
 )
-from ontick.diffusion import plans
+from ontick.diffusion import names
 from ontick.errors import InputError
 
 KINDS = ("self_attention", "cross_attention", "feed_forward")
@@ -340,4 +340,4 @@ def test_power_has_its_count_of_steps_the_first_and_the_last_and_gaps_that_shrin
 
 
 def test_plans_know_the_names_of_the_schedulers_that_look_at_nothing():
-    assert tuple(UNCALIBRATED) == plans.UNCALIBRATED
+    assert tuple(UNCALIBRATED) == names.UNCALIBRATED
