@@ -45,14 +45,15 @@ results: setup
 		--plans ddpm-100,exact,bf16,int8 --episodes 100 --workers 2 --json benchmarks/results/exact-evaluate-cpu.json
 
 # The task cards' tables: every shipped policy and baseline, 200 episodes a row; it takes long.
-PLANS = ddpm-100,ddim-10,ddim-4,ddim-2,dpmpp-10,robomimic-bc,robomimic-bc-rnn
+SAMPLERS = ddpm-100,ddim-10,ddim-4,ddim-2,dpmpp-10
+PLANS = $(SAMPLERS),robomimic-bc,robomimic-bc-rnn
 TASK_ROWS = $(BIN)/ontick evaluate --plans $(PLANS) --episodes 200 --workers 2
 results-tasks: setup
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --json benchmarks/results/task-avoid-cpu.json
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --disturb push --json benchmarks/results/task-avoid-push-cpu.json
 	$(TASK_ROWS) --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
-	$(TASK_ROWS) --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
-	$(TASK_ROWS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
+	$(TASK_ROWS) --plans $(SAMPLERS),robomimic-bc --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
+	$(TASK_ROWS) --plans $(SAMPLERS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,7 +13,8 @@ Every anchor is one lane and one token: the chunk, embedded as a whole, asks the
 x0 is the last stage's chunk. Anchors do not see each other, so a lane's result does not depend on how many there are.
 
 Differs from the published: confidences are trained with cross-entropy over the anchors, in the place of a focal loss on
-each, because they are also used as probabilities; and lanes hold chunks that are no anchors for a part of the training.
+each, because they are also used as probabilities; lanes hold chunks that are no anchors for a part of the training; and
+half of the samples have taken a step of the network's own before, as every call but the first has.
 
 Legend: B observations, K anchors, L = B K lanes, T rows, To observation steps, E width, Da, Do, M windows.
 """
@@ -31,6 +32,7 @@ from .config import AnchoredConfig
 from .network import ActionNetwork, frequencies, sinusoid
 
 REGRESSION, CONFIDENCE = 8.0, 1.0  # weights of the two losses
+STEPPED = 0.5  # of the samples
 CLUSTERED = 20_000  # windows that are clustered, at most
 
 
@@ -104,7 +106,8 @@ class AnchoredDecoder(ActionNetwork):
         right anchor is the nearest to the demonstration, before noise, so it is fixed a sample.
 
         A share of the samples (`members`) starts from chunks in the place of anchors: the right one's lane from the
-        demonstration itself, the others from demonstrations of the same batch that have them as their right anchors.
+        demonstration itself, the others from demonstrations of the same batch that have them as their right anchors. A
+        share (`STEPPED`) has been denoised from its level to a lower one, by the network as it is.
         """
         B, K = len(actions), self.config.anchors
         right = self.nearest(actions)
@@ -112,17 +115,36 @@ class AnchoredDecoder(ActionNetwork):
         held = torch.rand(B, generator=generator).to(actions.device) < self.config.members
         start = torch.where(held[:, None, None, None], self._members(actions, right, generator), start)
         t = torch.randint(self.config.noised_levels, (B, 1), generator=generator)
-        kept = torch.from_numpy(self.schedule.alpha_bar).float()[t].to(actions.device)[..., None, None]
-        noise = torch.randn(start.shape, generator=generator).to(actions.device)
-        x = (kept.sqrt() * start + (1 - kept).sqrt() * noise).clamp(-1, 1)
-        label = t.float().expand(B, K).to(actions.device)
-        chunks, scores = self.cascade(rearrange(x, "b k t d -> (b k) t d"), label.reshape(-1), self.prepare(obs))
+        a, s = self._signal_and_noise(t, actions.device)
+        x = a * start + s * torch.randn(start.shape, generator=generator).to(actions.device)
+        n = int(B * STEPPED)
+        stepped, t[:n] = self._stepped(x[:n], t[:n], obs[:n], generator)
+        x = torch.cat([stepped, x[n:]])
+        chunks, scores = self.cascade(*self._lanes(x, t), self.prepare(obs))
         total = torch.zeros((), device=actions.device)
         for chunk, score in zip(chunks, scores, strict=True):
             mine = rearrange(chunk, "(b k) t d -> b k t d", k=K)[torch.arange(B), right]
             total = total + REGRESSION * F.l1_loss(mine, actions)
             total = total + CONFIDENCE * F.cross_entropy(score.reshape(B, K), right)
         return total
+
+    @torch.no_grad()
+    def _stepped(self, x: Tensor, t: Tensor, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x [B, K, T, Da] at trained levels t [B, 1] after a DDIM step to a lower one, drawn evenly, and that level."""
+        target = (torch.rand(t.shape, generator=generator) * t).long()  # below t, and 0 where t is
+        out = self.cascade(*self._lanes(x, t), self.prepare(obs))[0][-1].reshape(x.shape)
+        (a, s), (a_next, s_next) = (self._signal_and_noise(level, x.device) for level in (t, target))
+        return a_next * out.clamp(-1, 1) + s_next * (x - a * out) / s, target
+
+    def _lanes(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, K, T, Da] at levels t [B, 1] as the cascade takes them: within [-1, 1], a lane an anchor."""
+        label = t.float().expand(x.shape[:2]).to(x.device)
+        return rearrange(x.clamp(-1, 1), "b k t d -> (b k) t d"), label.reshape(-1)
+
+    def _signal_and_noise(self, t: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """alpha and sigma [B, 1, 1, 1] of trained levels t [B, 1]."""
+        kept = torch.from_numpy(self.schedule.alpha_bar).float()[t].to(device)[..., None, None]
+        return kept.sqrt(), (1 - kept).sqrt()
 
     def nearest(self, chunks: Tensor) -> Tensor:
         """[..., T, Da] -> [...] int64: the anchor that is nearest, by the mean distance of rows."""

@@ -151,7 +151,8 @@ def test_the_loss_is_zero_for_a_network_that_knows_the_answer(network, monkeypat
     right = torch.nn.functional.one_hot(network.nearest(actions), 5).float()
 
     def knowing(x, label, context):
-        return [actions.repeat_interleave(5, 0)] * 2, [40 * right.reshape(-1)] * 2
+        first = len(x) // 5  # lanes of the first samples, or of all
+        return [actions[:first].repeat_interleave(5, 0)] * 2, [40 * right[:first].reshape(-1)] * 2
 
     monkeypatch.setattr(network, "cascade", knowing)
     assert network.loss(torch.zeros(6, 2, 3), actions, torch.Generator()) < 1e-6
@@ -175,3 +176,14 @@ def test_training_reduces_the_loss_and_ends_the_same_after_a_kill(tmp_path, toy_
     resumed = run(state_file=tmp_path / "state")
     for key, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[key], value), key
+
+
+def test_a_step_of_its_own_goes_along_the_network_s_own_path_to_a_lower_level(network, monkeypatch):
+    truth, noise = 0.5 * torch.ones(64, 5, 8, 2), torch.randn(64, 5, 8, 2, generator=torch.Generator().manual_seed(1))
+    t = torch.arange(64)[:, None] % network.config.noised_levels
+    a, s = network._signal_and_noise(t, torch.device("cpu"))
+    monkeypatch.setattr(network, "cascade", lambda x, label, context: ([truth.reshape(-1, 8, 2)], []))
+    x, target = network._stepped(a * truth + s * noise, t, torch.zeros(64, 2, 3), torch.Generator().manual_seed(2))
+    assert ((target < t) | (t == 0)).all() and target.max() > 20
+    a, s = network._signal_and_noise(target, torch.device("cpu"))
+    torch.testing.assert_close(x, a * truth + s * noise, atol=1e-4, rtol=1e-4)
