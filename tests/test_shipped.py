@@ -41,6 +41,8 @@ SHIPPED = {
     "robomimic-bc": (AVOID, PICK_PLACE, PEG_INSERT),
     "robomimic-bc-rnn": (AVOID, PICK_PLACE),
     "anchored-2": (AVOID, PICK_PLACE),
+    "diagonal-1": (AVOID, PICK_PLACE),
+    "draft-3": (AVOID, PICK_PLACE, PEG_INSERT),
 }
 
 
