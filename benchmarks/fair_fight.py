@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ontick.benchmarks import scatter
 from ontick.benchmarks.picture import pyplot
-from ontick.benchmarks.scatter import Row, entropy, entropy_interval, panel, success, success_interval
+from ontick.benchmarks.scatter import Row, by_task, entropy, entropy_interval, panel, success, success_interval
 from ontick.runtime import paired_difference
 
 DENSE = "exact"
@@ -92,10 +92,7 @@ def main() -> None:
     parser.add_argument("evaluations", nargs="+", metavar="FILE")
     parser.add_argument("--picture", default="benchmarks/results/fair-fight-cpu.png", metavar="FILE")
     options = parser.parse_args()
-    tasks: dict[str, list[Row]] = {}
-    for file in options.evaluations:
-        for row in json.loads(Path(file).read_text())["rows"]:
-            tasks.setdefault(row["task"], []).append(row)
+    tasks = by_task(json.loads(Path(file).read_text()) for file in options.evaluations)
     for task, rows in tasks.items():
         print(f"\n### {task}\n")
         print("\n".join(table(rows)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ontick.benchmarks.picture import pyplot
-from ontick.benchmarks.scatter import Row, entropy, entropy_interval, panel, success, success_interval
+from ontick.benchmarks.scatter import Row, by_task, entropy, entropy_interval, panel, success, success_interval
 from ontick.runtime import paired_difference
 
 DENSE = "ddpm-100"
@@ -39,6 +39,15 @@ def answer_ms(row: Row) -> float:
 def action_ms(row: Row) -> float:
     """Time of inference an executed action: an answer's p50 over the actions that were played from it, on average."""
     return answer_ms(row) * row["answers_per_action"]
+
+
+def peers_of(documents: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """By task: the peer's time of inference an executed action, its chunks being executed as ddpm-100's are."""
+    peers = {}
+    for document in (document for document in documents if "retimed" in document):
+        for row in (row for row in document["rows"] if row["plan"] == DENSE):
+            peers[row["task"]] = document["retimed"]["peer-ddpm-100"]["p50"] * row["answers_per_action"]
+    return peers
 
 
 def table(rows: Sequence[Row], peer_action_ms: float | None) -> list[str]:
@@ -88,15 +97,8 @@ def main() -> None:
     parser.add_argument("evaluations", nargs="+", metavar="FILE")
     parser.add_argument("--picture", default="benchmarks/results/few-calls-cpu.png", metavar="FILE")
     options = parser.parse_args()
-    tasks: dict[str, list[Row]] = {}
-    peers: dict[str, float] = {}
-    for file in options.evaluations:
-        document = json.loads(Path(file).read_text())
-        for row in document["rows"]:
-            tasks.setdefault(row["task"], []).append(row)
-            peer = document.get("retimed", {}).get("peer-ddpm-100")
-            if peer and row["plan"] == DENSE:
-                peers[row["task"]] = peer["p50"] * row["answers_per_action"]
+    documents = [json.loads(Path(file).read_text()) for file in options.evaluations]
+    tasks, peers = by_task(documents), peers_of(documents)
     for task, rows in tasks.items():
         print(f"\n### {task}\n")
         print("\n".join(table(rows, peers.get(task))))

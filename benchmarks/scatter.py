@@ -1,7 +1,7 @@
 """Rows of evaluations as points: what a plan costs, and what is left of success and modes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -11,6 +11,14 @@ Kinds = Mapping[str, tuple[str, str]]  # name: (pattern of plan names, colour)
 def kind_of(plan: str, kinds: Kinds) -> str | None:
     """The first kind whose pattern the name of a plan is."""
     return next((kind for kind, (pattern, _) in kinds.items() if re.fullmatch(pattern, plan)), None)
+
+
+def by_task(documents: Iterable[Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """The rows of evaluations, as `ontick evaluate` writes them, by their tasks."""
+    tasks: dict[str, list[Row]] = {}
+    for row in (row for document in documents for row in document["rows"]):
+        tasks.setdefault(row["task"], []).append(row)
+    return tasks
 
 
 def success(row: Row) -> float:
