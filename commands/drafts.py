@@ -20,6 +20,7 @@ from ..envs.demonstrations import Demonstrations
 from ..errors import InputError
 from ..files import check_place
 from ..policy import Checkpoint, load_checkpoint
+from ..policy.draft_policy import SOURCES
 from ..policy.drafts import BANK, FILE, Drafts
 from ..policy.training import Windows, window_frames
 from .families import check_device
@@ -92,7 +93,7 @@ def held_out_rms(drafted: Callable[[Tensor], Tensor], windows: Windows, checkpoi
 def _check(options: argparse.Namespace) -> None:
     """Raises InputError where the options do not fit."""
     plan = load_plan(options.plan)
-    if plan.guess.source not in ("nearest", "regression"):
+    if plan.guess.source not in SOURCES:
         raise InputError(f"--plan {options.plan} starts from {plan.guess.source}, wanted draft-K, as in draft-3")
     if options.data is None:
         raise InputError(f"--plan {options.plan}: drafts are made of demonstrations: give --data FILE")

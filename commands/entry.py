@@ -39,7 +39,7 @@ from ..errors import InputError
 from ..files import check_place, write_whole
 from ..policy import Checkpoint, DiffusionPolicy, load_checkpoint
 from .families import DIFFUSION, check_device
-from .observations import AN_EPISODE, SAMPLER
+from .observations import AN_EPISODE, SAMPLER, task_of
 from .picture import drawn
 from .progress import progress_bar
 
@@ -148,9 +148,7 @@ def _pairs(checkpoint: Checkpoint, n: int, options: argparse.Namespace) -> Pairs
 def played_pairs(checkpoint: Checkpoint, n: int, base_seed: int, tick: Any = lambda: None) -> Pairs:
     """n pairs of consecutive control ticks, some of each episode that the policy plays itself on the checkpoint's task,
     on seeds of which none is an evaluation's. `tick` is called after every episode. Raises InputError."""
-    task_id = checkpoint.about.get("task")
-    if not isinstance(task_id, str):
-        raise InputError("the checkpoint does not say its task, so no episode can be played; give --data FILE")
+    task_id = task_of(checkpoint)
     policy = DiffusionPolicy(checkpoint, load_plan(SAMPLER))
     env = find_task(task_id).make()
     taken: list[np.ndarray] = []

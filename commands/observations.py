@@ -22,7 +22,7 @@ def played(checkpoint: Checkpoint, n: int, base_seed: int, tick: Callable[[], An
     """n normalised windows [n, To, Do] at which the policy asked for a chunk, of episodes that it played itself on the
     checkpoint's task, on seeds of which none is an evaluation's. The first is the beginning of an episode. `tick` is
     called after every episode."""
-    task = find_task(_task_of(checkpoint))
+    task = find_task(task_of(checkpoint))
     policy = _Watched(checkpoint, load_plan(SAMPLER))
     taken: list[np.ndarray] = []
     env = task.make()
@@ -74,7 +74,7 @@ class _Watched(DiffusionPolicy):
         return super().predict_with_tail(obs, lanes)
 
 
-def _task_of(checkpoint: Checkpoint) -> str:
+def task_of(checkpoint: Checkpoint) -> str:
     task = checkpoint.about.get("task")
     if not isinstance(task, str):
         raise InputError("the checkpoint does not say its task, so no episode can be played; give --data FILE")

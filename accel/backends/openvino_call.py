@@ -103,13 +103,19 @@ def _model(denoiser: Denoiser, leaves: list[Any], structure: Any) -> Any:
     parameters = [ops.parameter(list(tensor.shape), tensor.numpy().dtype) for tensor in example]
     try:
         (out,) = part_of(call, *example)(*(Wire(parameter.output(0)) for parameter in parameters))
-    except InputError:
-        raise
-    except Exception as error:  # the frontend's own kinds share no base
+    except (RuntimeError, TypeError, ValueError, *_conversion_failures()) as error:  # of torch's tracing; of OpenVINO
         raise InputError(
             f"backend openvino cannot convert this network: {' '.join(str(error).split())[:200]}"
         ) from None
     return openvino.Model([ops.result(out.output)], parameters)  # type: ignore[call-overload]
+
+
+def _conversion_failures() -> tuple[type[Exception], ...]:
+    """What OpenVINO's frontend raises; they share no base."""
+    from openvino import frontend
+
+    names = ("General", "Initialization", "NotImplemented", "OpConversion", "OpValidation")
+    return tuple(getattr(frontend, f"{name}Failure") for name in names)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
