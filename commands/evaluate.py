@@ -21,6 +21,8 @@ from ..envs.episodes import Episode
 from ..envs.evaluation import LANES, Evaluator, Job
 from ..files import write_whole
 from ..runtime import (
+    LATE,
+    STITCHES,
     Charge,
     LatencyBudget,
     LatencyTrace,
@@ -41,8 +43,10 @@ from .request import (
     FORMAT,
     Entry,
     budget_of,
+    charge_of,
     disturbance_of,
     entries_of,
+    overlap_of,
     request_of,
     trace_file,
     unfinished,
@@ -72,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--disturb", metavar="D,D", help="push[=METRES], delay[=STEPS], drop[=PROBABILITY]: in every episode"
     )
+    parser.add_argument("--delay-ticks", type=int, metavar="D", help="every answer takes D ticks, in place of --charge")
+    parser.add_argument(
+        "--stitch", choices=STITCHES, help="inference beside execution, and how answers join (default: one after another)"
+    )
+    parser.add_argument("--late", choices=LATE, default="play", help="what is done while an answer is overdue")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained report page")
     parser.add_argument("--json", required=True, metavar="FILE", help="write everything measured")
 
@@ -108,8 +117,8 @@ def run(options: argparse.Namespace) -> int:
             policy = entry.policy(1)
             windows = _first_windows(entry, policy, seeds)
             samples_s = _measure(policy, windows, budget, timing) if trace is None else _recorded(trace, entry)
-            charge = Charge(samples_s) if options.charge else Charge.none()
-            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance)
+            charge = charge_of(options, samples_s, budget)
+            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance, overlap_of(options))
             changed = _accelerated(policy, windows)  # before anything is played: a plan that gives NaN ends here
             row = _play_row(evaluator, job, entry, samples_s, timing)
             document["rows"].append({**row, "backend": backends[entry.key], **changed})
@@ -194,12 +203,14 @@ def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarra
         "answers_per_action": sum(e.counts["chunks"] for e in episodes) / max(1, actions),
         "chunk_ms": clock.summary()["stages_ms"]["chunk"],
         "latency_ms": np.round(samples_s * 1e3, 3).tolist(),
-        "judged_by": "charged latencies" if charged else "latencies measured at batch 1",
+        "judged_by": job.charge.told if charged else "latencies measured at batch 1",
         "deadline_ms": job.budget.deadline_s * 1e3,
         "met": job.budget.met(clock.stage("chunk")),
         "misses": clock.counter("misses"),
         "starved": sum(e.counts["starved"] for e in episodes),
         "rest": sum(e.counts["rest"] for e in episodes),
+        "dropped": sum(e.counts["dropped"] for e in episodes),
+        "seam_jump_max": max(e.seam_jump_max for e in episodes),
         "jerk": float(np.mean([e.jerk for e in episodes])),
         **modes_told(episodes, entry),
         "clearance_mm": clearance_told(episodes),
@@ -251,10 +262,9 @@ def _finish(
         print(f"latency trace (repeat this run with --charge): {path}")
     if options.html:
         row = next(row for row in rows if (row["task"], row["plan"]) == filmed.key)
-        charge = Charge(np.array(row["latency_ms"]) * 1e-3) if options.charge else Charge.none()
-        video, note = film_episode(
-            filmed.task, filmed.policy(LANES), filmed.candidate.name, row["seeds"][0], budget, charge, disturbance
-        )
+        charge = charge_of(options, np.array(row["latency_ms"]) * 1e-3, budget)
+        job = Job(filmed.task, filmed.maker, (row["seeds"][0],), budget, charge, disturbance, overlap_of(options))
+        video, note = film_episode(job, filmed.candidate.name, LANES)
         write_report(options.html, document, video=video, note=note)
         print(f"report: {options.html}")
 

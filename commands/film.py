@@ -7,41 +7,35 @@ from typing import Any
 import numpy as np
 
 from ..envs import find_task
-from ..envs.disturbances import Disturbance, make_disturbed
+from ..envs.disturbances import make_disturbed
 from ..envs.episodes import play
+from ..envs.evaluation import Job
 from ..envs.rendering import render_available
 from ..errors import InputError
-from ..runtime import Charge, LatencyBudget, Ledger, Policy
+from ..runtime import Ledger
 
 FPS, SIZE = 30, 384
 MOST_FRAMES = 300
 
 
-def film_episode(
-    task_id: str,
-    policy: Policy,
-    plan: str,
-    seed: int,
-    budget: LatencyBudget,
-    charge: Charge,
-    disturbance: Disturbance,
-) -> tuple[bytes | None, str]:
-    """(an mp4 of the episode with that seed or None, a line that says what it shows or why there is none).
+def film_episode(job: Job, plan: str, width: int) -> tuple[bytes | None, str]:
+    """(an mp4 of the job's first episode or None, a line that says what it shows or why there is none).
 
-    With the width, the charge and the disturbance of an evaluated row, the episode is the row's own.
+    With the width and the job of an evaluated row, the episode is the row's own.
     """
     available, reason = render_available()
     if not available:
         return None, f"No video: {reason}."
-    task = find_task(task_id)
-    env, frames = make_disturbed(task, disturbance, render=True, width=SIZE, height=SIZE), []
+    task, seed = find_task(job.task), job.seeds[0]
+    env, frames = make_disturbed(task, job.disturbance, render=True, width=SIZE, height=SIZE), []
 
     def shoot(env: Any) -> None:
         if len(frames) < MOST_FRAMES:
             frames.append(env.render())
 
     try:
-        episode = next(play(task, policy, [env], iter([(0, seed)]), budget, charge, Ledger(), shoot))
+        policy, episodes = job.make_policy(width), iter([(0, seed)])
+        episode = next(play(task, policy, [env], episodes, job.budget, job.charge, Ledger(), job.overlap, shoot))
     except InputError as error:
         return None, f"No video: {error}."
     finally:
@@ -52,7 +46,7 @@ def film_episode(
         video = encode_mp4(frames)
     except (OSError, RuntimeError) as error:
         return None, f"No video: ffmpeg failed ({' '.join(str(error).split())})."
-    return video, f"The video shows {plan} on {task_id}, seed {seed}: it {outcome}. Speed {speed:.2g}x."
+    return video, f"The video shows {plan} on {job.task}, seed {seed}: it {outcome}. Speed {speed:.2g}x."
 
 
 def encode_mp4(frames: list[np.ndarray]) -> bytes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import __version__
 from ..envs import find_task
 from ..envs.disturbances import Disturbance
@@ -13,7 +15,7 @@ from ..envs.evaluation import PolicyMaker
 from ..errors import InputError
 from ..files import check_place
 from ..policy import read_config
-from ..runtime import LatencyBudget, LatencyTrace, Policy, load_budget
+from ..runtime import Charge, FixedDelay, LatencyBudget, LatencyTrace, Overlap, Policy, load_budget
 from .families import (
     Candidate,
     check_device,
@@ -76,7 +78,9 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         if all(candidate.family != family for candidate in candidates):
             raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
     check_device(options.device)
-    charged = options.charge is not None
+    if options.charge is not None and options.delay_ticks is not None:
+        raise InputError("--charge and --delay-ticks both say how long an answer takes; give one of them")
+    charged = bool(options.charge or options.delay_ticks or options.stitch)
     entries = []
     for task in tasks:
         for candidate in candidates:
@@ -112,6 +116,9 @@ def request_of(
         "device": options.device,
         "budget": budget.to_dict(),
         "charge": charge,
+        "delay_ticks": options.delay_ticks,
+        "stitch": options.stitch,
+        "late": options.late,
         "disturb": str(disturbance) or None,
     }
 
@@ -147,6 +154,17 @@ def _names(option: str, text: str) -> list[str]:
 
 def disturbance_of(options: argparse.Namespace) -> Disturbance:
     return Disturbance() if options.disturb is None else Disturbance.parse(options.disturb)
+
+
+def overlap_of(options: argparse.Namespace) -> Overlap:
+    return Overlap(options.stitch, options.late)
+
+
+def charge_of(options: argparse.Namespace, latencies_s: np.ndarray, budget: LatencyBudget) -> Charge:
+    """What each answer of a row costs: the ticks asked for, the row's latencies, or nothing."""
+    if options.delay_ticks is not None:
+        return FixedDelay(options.delay_ticks, budget)
+    return Charge(latencies_s) if options.charge else Charge.none()
 
 
 def budget_of(options: argparse.Namespace) -> LatencyBudget:

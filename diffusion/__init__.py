@@ -12,6 +12,7 @@ from .births import shifted
 from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
 from .executors import Chunk, Eager, Executor, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
 from .grids import Grid
+from .guidance import Guidance, guided, soft_mask
 from .names import known_plans, load_plan, named_plan, plan_names, queue_grid
 from .noise import keyed_normal
 from .plans import GridSpec, GuessSpec, Plan, save_plan
@@ -33,6 +34,7 @@ __all__ = [
     "Grid",
     "GridSpec",
     "GuessSpec",
+    "Guidance",
     "History",
     "Inputs",
     "Layer",
@@ -49,6 +51,7 @@ __all__ = [
     "Table",
     "begin",
     "build",
+    "guided",
     "keyed_normal",
     "known_plans",
     "load_plan",
@@ -61,6 +64,7 @@ __all__ = [
     "save_plan",
     "schedule",
     "shifted",
+    "soft_mask",
     "solver_step",
     "solver_table",
     "unroll",

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from ..errors import InputError
-from ..runtime import Charge, ControlLoop, LatencyBudget, Ledger, Policy, jerk
+from ..runtime import Charge, ControlLoop, LatencyBudget, Ledger, Overlap, Policy, jerk
 from .tasks import Task
 
 
@@ -33,6 +33,7 @@ class Episode:
     counts: dict[str, int]
     mode: str | None = None
     clearance_m: float | None = None
+    seam_jump_max: float = 0.0  # units of the command
 
 
 @dataclass
@@ -61,6 +62,7 @@ def play(
     budget: LatencyBudget,
     charge: Charge,
     ledger: Ledger,
+    overlap: Overlap | None = None,
     on_frame: Callable[[gymnasium.Env], None] = lambda env: None,
 ) -> Iterator[Episode]:
     """Play `episodes`, pairs of (index, seed), one environment a lane; yields each as it ends, in no fixed order.
@@ -68,7 +70,7 @@ def play(
     `on_frame(env)` is called after every reset and step.
     """
     check_fit(task, policy)
-    loop = ControlLoop(policy, len(envs), task.hold, budget, charge, ledger)
+    loop = ControlLoop(policy, len(envs), task.hold, budget, charge, ledger, overlap, task.v_max)
     lanes: list[_Lane | None] = [_begin(loop, i, env, episodes, on_frame) for i, env in enumerate(envs)]
     while any(lanes):
         loop.think([i for i, lane in enumerate(lanes) if lane])
@@ -106,13 +108,14 @@ def _play_chunk(
         observation, _, terminated, truncated, info = lane.env.step(action)
         on_frame(lane.env)
         if terminated or truncated:
-            return _finished(lane, task, info, loop.counts(i))
+            return _finished(lane, task, info, loop.counts(i), loop.seam_jump_max(i))
         loop.observe(i, observation)
     return None
 
 
-def _finished(lane: _Lane, task: Task, info: dict[str, Any], counts: dict[str, int]) -> Episode:
+def _finished(lane: _Lane, task: Task, info: dict[str, Any], counts: dict[str, int], jump: float) -> Episode:
     """What is told of an episode, from the `info` of its last step and the control loop's counts."""
     moved = np.delete(np.stack(lane.actions), list(task.gripper_dims), axis=1)
     smoothness, mode, clearance_m = jerk(moved, "delta"), info.get("mode"), info.get("clearance_m")
-    return Episode(lane.index, lane.seed, info["success"], counts["ticks"], smoothness, counts, mode, clearance_m)
+    steps = counts["ticks"]
+    return Episode(lane.index, lane.seed, info["success"], steps, smoothness, counts, mode, clearance_m, jump)

@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 
 from ..errors import InputError, RunFailed
-from ..runtime import Charge, LatencyBudget, Ledger, Policy
+from ..runtime import Charge, LatencyBudget, Ledger, Overlap, Policy
 from .disturbances import Disturbance, make_disturbed
 from .episodes import Episode, play
 from .tasks import find_task
@@ -37,6 +37,7 @@ class Job:
     budget: LatencyBudget
     charge: Charge = field(default_factory=Charge.none)
     disturbance: Disturbance = field(default_factory=Disturbance)
+    overlap: Overlap = field(default_factory=Overlap)
 
 
 class Evaluator:
@@ -129,7 +130,8 @@ def _work(inbox: Any, results: Any, following: Any) -> None:
             wanted = min(LANES, len(job.seeds))
             lanes.extend(make_disturbed(task, job.disturbance) for _ in range(wanted - len(lanes)))
             todo = _share(job.seeds, following)
-            for episode in play(task, job.make_policy(LANES), lanes[:wanted], todo, job.budget, job.charge, ledger):
+            policy, played = job.make_policy(LANES), lanes[:wanted]
+            for episode in play(task, policy, played, todo, job.budget, job.charge, ledger, job.overlap):
                 results.put(("episode", episode))
             results.put(("ledger", ledger.to_dict()))
         except InputError as error:

@@ -42,6 +42,7 @@ class Task:
     make_expert: MakeExpert
     entry_point: str  # "module:Class" of this package
     arguments: dict[str, Any] = field(default_factory=dict)  # of its constructor
+    speed: float = 10.0  # units of the command a second, what a seam between answers may change; not of grippers
 
     def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
         """The environment; `options` are those of its constructor (`max_steps`, `stop_on_success`, ...)."""
@@ -61,6 +62,13 @@ class Task:
         gripper = list(self.gripper_dims)
         action[..., gripper] = last_action[..., gripper]
         return action
+
+    @property
+    def v_max(self) -> np.ndarray:
+        """[Da] units of the command a second that a seam may change it by; infinite for grippers, which switch."""
+        most = np.full(self.action_dim, self.speed)
+        most[list(self.gripper_dims)] = np.inf
+        return most
 
     @property
     def version(self) -> dict[str, str]:

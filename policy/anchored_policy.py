@@ -16,7 +16,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from ..diffusion import Plan, Program, build, run_scored_chunk
+from ..diffusion import Plan, Program, build
 from ..errors import InputError
 from .anchored import AnchoredDecoder
 from .checkpoint import Checkpoint
@@ -46,14 +46,8 @@ class AnchoredPolicy(WarmStart):
         guess, known = self._guess(lanes, obs)
         K = guess.shape[1]
         births = (birth[:, None] * K + torch.arange(K)).reshape(-1)  # each anchor's noise is its own
-        chunk = run_scored_chunk(
-            self.program,
-            self.program.prepare(obs),
-            seed.repeat_interleave(K),
-            births,
-            rearrange(guess, "l k t d -> (l k) t d"),
-            obs.device,
-        )
+        every = rearrange(guess, "l k t d -> (l k) t d")
+        chunk = self._scored(self.program, obs, lanes, seed.repeat_interleave(K), births, every)
         assert chunk.score is not None, "the network has confidences"
         score = chunk.score.reshape(-1, K).masked_fill(~known, -torch.inf)
         picked = [self._picked(score[i].softmax(-1), lane) for i, lane in enumerate(lanes)]

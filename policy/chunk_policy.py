@@ -17,7 +17,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from ..diffusion import Plan, Program, build, run_chunk
+from ..diffusion import Chunk, Guidance, Plan, Program, build, guided, run_scored_chunk, soft_mask
 from ..errors import InputError
 from .checkpoint import Checkpoint
 
@@ -48,6 +48,8 @@ class DiffusionPolicy:
         self._births: dict[int, int] = {}
         self._queue: dict[int, list[np.ndarray]] = {}
         self._window: dict[int, np.ndarray] = {}
+        self._fixed: dict[int, tuple[np.ndarray, int]] = {}  # what the next answer is to agree with
+        self._guided: dict[int, Program] = {}  # by the id of the program that it guides
 
     @property
     def refreshes(self) -> float | None:
@@ -63,6 +65,12 @@ class DiffusionPolicy:
             self._seed[lane], self._births[lane] = int(seed), 0
             self._queue.pop(lane, None)
             self._window.pop(lane, None)
+            self._fixed.pop(lane, None)
+
+    def inpaint(self, lanes: Sequence[int], rows: Sequence[np.ndarray], fixed: Sequence[int]) -> None:
+        """See `runtime.InpaintingPolicy`; rows: [m, Da] a lane. The next answer is pulled towards them at every step,
+        by the network's true Jacobian where a plan runs it as it is, and by the identity on rewritten networks."""
+        self._fixed.update({lane: (kept, n) for lane, kept, n in zip(lanes, rows, fixed, strict=True) if len(kept)})
 
     def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
         """obs: [L, To, Do] float32, newest last -> [L, Th, Da] float32: the chunk of Ta rows, then its tail, where the
@@ -112,8 +120,35 @@ class DiffusionPolicy:
 
     def _run(self, program: Program, obs: Tensor, lanes: Sequence[int], guess: Tensor | None = None) -> Tensor:
         """A chunk of `width` lanes, [width, Tp, Da]; guess: [width, Tp, Da], where the plan's birth takes one."""
-        seed, birth = self._keys(lanes)
-        return run_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
+        return self._scored(program, obs, lanes, *self._keys(lanes), guess).x
+
+    def _scored(
+        self, program: Program, obs: Tensor, lanes: Sequence[int], seed: Tensor, birth: Tensor, guess: Tensor | None
+    ) -> Chunk:
+        """A chunk for each of `seed` and `birth`, guided where any lane has rows to agree with; a lane may have many."""
+        if not any(lane in self._fixed for lane in lanes):
+            return run_scored_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
+        if id(program) not in self._guided:
+            plain = self.plan.backend == "eager" and not self.plan.accelerators
+            self._guided[id(program)] = guided(program, true_jacobian=plain)
+        with torch.inference_mode(False), torch.no_grad():  # a gradient cannot be taken of what inference mode made
+            obs, guess = obs.clone(), None if guess is None else guess.clone()
+            known, weight = (part.repeat_interleave(len(seed) // self.width, 0) for part in self._agreed(lanes, obs))
+            told = Guidance(program.prepare(obs), known, weight)
+            return run_scored_chunk(self._guided[id(program)], told, seed, birth, guess, obs.device)
+
+    def _agreed(self, lanes: Sequence[int], obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows to agree with, normalised, and their weights, of lanes and padding: [width, Tp, Da] and [width, Tp]."""
+        config, first = self.checkpoint.network.config, self.first_row
+        known = torch.zeros(self.width, config.horizon, self.action_dim)
+        weight = torch.zeros(self.width, config.horizon)
+        for i, lane in enumerate(lanes):
+            if lane in self._fixed:
+                rows, fixed = self._fixed.pop(lane)
+                left = min(len(rows), config.horizon - first)
+                known[i, first : first + left] = torch.from_numpy(np.array(rows[:left], np.float32))
+                weight[i, first:] = torch.from_numpy(soft_mask(config.horizon - first, left, fixed))
+        return self.checkpoint.normaliser.normalise("action", known.to(obs.device)), weight.to(obs.device)
 
     def _keys(self, lanes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Seed and birth [width] of lanes and padding."""

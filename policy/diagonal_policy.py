@@ -9,6 +9,7 @@ Legend: L lanes, S steps of an action, H actions of a block, Da.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from .chunk_policy import DiffusionPolicy
 
 class DiagonalPolicy(DiffusionPolicy):
     """Serves staggered plans; an answer is the block of H actions that became clean, and has no tail."""
+
+    continues = True
 
     def __init__(
         self, checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build
@@ -36,6 +39,9 @@ class DiagonalPolicy(DiffusionPolicy):
         super().reset(lanes, seeds)
         for lane in lanes:
             self._states.pop(lane, None)
+
+    def inpaint(self, lanes: Sequence[int], rows: Sequence[np.ndarray], fixed: Sequence[int]) -> None:
+        """Nothing: a block follows the one before without a seam."""
 
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
         """Nothing: the queue moves on by what it gave."""

@@ -24,6 +24,8 @@ from .chunk_policy import DiffusionPolicy
 class WarmStart(DiffusionPolicy):
     """Keeps each lane's last answer."""
 
+    continues = False
+
     def __init__(
         self, checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build
     ) -> None:

@@ -4,15 +4,16 @@ It sees a policy through `Policy` alone, and knows neither environments nor acce
 """
 
 from .budget import LatencyBudget, budget_names, load_budget
-from .charge import Charge, delay_ticks
+from .charge import Charge, FixedDelay, delay_ticks
 from .clock import Clock, VirtualClock, WallClock
-from .contracts import FollowingPolicy, Policy
+from .contracts import FollowingPolicy, InpaintingPolicy, Policy
 from .histogram import LatencyHistogram
 from .jerk import jerk
 from .ledger import Ledger
 from .loop import ControlLoop
 from .machine import describe_machine
 from .measure import measure_latency
+from .overlap import LATE, STITCHES, Overlap
 from .report import write_report
 from .statistics import paired_difference, wilson_interval
 from .trace import LatencyTrace
@@ -21,12 +22,17 @@ __all__ = [
     "Charge",
     "Clock",
     "ControlLoop",
+    "FixedDelay",
     "FollowingPolicy",
+    "InpaintingPolicy",
+    "LATE",
     "LatencyBudget",
     "LatencyHistogram",
     "LatencyTrace",
     "Ledger",
+    "Overlap",
     "Policy",
+    "STITCHES",
     "VirtualClock",
     "WallClock",
     "budget_names",

@@ -32,6 +32,11 @@ class Charge:
         """Whether nothing is charged."""
         return self._latencies_s.size == 0
 
+    @property
+    def told(self) -> str:
+        """What answers are charged, in words."""
+        return "charged latencies"
+
     def latency_s(self, seed: int, chunk_index: int) -> float:
         """Seconds that the `chunk_index`-th answer of the episode `seed` takes."""
         if self.is_free:
@@ -39,6 +44,27 @@ class Charge:
         # Python's own hash() changes from process to process.
         digest = hashlib.blake2b(f"{int(seed)}:{int(chunk_index)}".encode(), digest_size=8).digest()
         return float(self._latencies_s[int.from_bytes(digest, "little") % self._latencies_s.size])
+
+    def delay_ticks(self, seed: int, chunk_index: int, budget: LatencyBudget) -> int:
+        """Ticks that pass before that answer can be played."""
+        return delay_ticks(self.latency_s(seed, chunk_index), budget)
+
+
+class FixedDelay(Charge):
+    """Every answer takes `ticks` ticks of a budget, whatever its deadline."""
+
+    def __init__(self, ticks: int, budget: LatencyBudget):
+        if ticks < 0:
+            raise InputError(f"got a delay of {ticks} ticks, wanted 0 or more")
+        super().__init__([ticks * budget.period_s] if ticks else [])
+        self.ticks = ticks
+
+    @property
+    def told(self) -> str:
+        return f"a delay of {self.ticks} ticks"
+
+    def delay_ticks(self, seed: int, chunk_index: int, budget: LatencyBudget) -> int:
+        return self.ticks
 
 
 def delay_ticks(latency_s: float, budget: LatencyBudget) -> int:

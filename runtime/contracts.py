@@ -54,7 +54,13 @@ class Policy(Protocol):
 
 @runtime_checkable
 class FollowingPolicy(Policy, Protocol):
-    """A policy whose answer follows from the lane's answer before, and whose answers do not all cost the same."""
+    """A policy whose answer follows from the lane's answer before, and whose answers do not all cost the same.
+
+    continues: whether row 0 of an answer comes after the last row of the chunk before, whatever has been observed and
+    played meanwhile, as in a queue; else it belongs to the newest observation.
+    """
+
+    continues: bool
 
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
         """Told before each question: how many rows of each lane's last answer lie behind, 0 before the first. Who does
@@ -63,4 +69,15 @@ class FollowingPolicy(Policy, Protocol):
 
     def calls_of(self, lane: int) -> int:
         """Network calls of the lane's last answer."""
+        ...
+
+
+@runtime_checkable
+class InpaintingPolicy(Policy, Protocol):
+    """A policy that can draw an answer that agrees with rows which are being played while it is computed."""
+
+    def inpaint(self, lanes: Sequence[int], rows: Sequence[np.ndarray], fixed: Sequence[int]) -> None:
+        """Told before a question: what the next answer is to agree with, for that answer alone. rows: for each lane
+        [m, Da], m >= 0, where row 0 belongs to the newest observation; the first `fixed` of them will have been played
+        when the answer comes, and the others may be changed, the later the more."""
         ...

@@ -9,13 +9,17 @@ A tick is one step of the environment, one period of the budget. In a lane's tic
 
 An answer that comes within the deadline is played from its row 0 at the tick that asked. A later one, d ticks late,
 finds the world moved on: meanwhile the rest of the previous answer was played, then the last action was held. It is
-then entered at the row that follows the rest rows consumed since its observation. Consumption is counted, never
+then entered at the row that follows the rows consumed since its observation. Consumption is counted, never
 estimated from the latency: held ticks consume nothing, so no row is skipped that was not played.
+
+With an `Overlap` that stitches, inference runs beside execution: the next answer is asked for while rows of the chunk
+are left, as many as answers have lately taken ticks, and lands when the chunk is over. What was asked at the tick that
+starts at row 0 is entered at the row that follows those consumed, as above; then a seam joins old rows and new.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,11 +28,14 @@ import numpy as np
 
 from ..errors import InputError
 from .budget import LatencyBudget
-from .charge import Charge, delay_ticks
-from .contracts import FollowingPolicy, Policy
+from .charge import Charge
+from .contracts import FollowingPolicy, InpaintingPolicy, Policy
 from .ledger import Ledger
+from .overlap import Overlap, blended, limited
 
 Kind = Literal["answer", "rest", "held"]
+
+RECENT = 10  # answers, whose longest delay the next one is expected to take (Black et al. 2025, algorithm 1)
 
 
 @dataclass
@@ -41,8 +48,9 @@ class _Answer:
     end: int = 0
 
     @property
-    def is_over(self) -> bool:
-        return self.next_row >= self.end
+    def left(self) -> int:
+        """Rows of the answer that are still to be played."""
+        return max(0, self.end - self.next_row)
 
     @property
     def has_rest(self) -> bool:
@@ -51,11 +59,6 @@ class _Answer:
     def take(self) -> np.ndarray:
         self.next_row += 1
         return self.rows[self.next_row - 1]
-
-    def enter_at(self, row: int, n_action_steps: int) -> None:
-        """Start at `row`, up to row Ta; if the start is past that, play the tail, so that a late answer counts."""
-        self.next_row = min(row, len(self.rows) - 1)
-        self.end = n_action_steps if self.next_row < n_action_steps else len(self.rows)
 
 
 @dataclass
@@ -70,7 +73,12 @@ class _Lane:
     current: _Answer | None = None
     in_flight: _Answer | None = None
     ticks_to_wait: int = 0
-    rest_consumed: int = 0
+    consumed: int = 0  # rows, since the observation of the answer in flight
+    overdue: int = 0  # ticks of waiting for it after the chunk was over
+    delays: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))  # [ticks]
+    has_dropped: bool = False  # the last answer
+    is_behind: bool = False  # the command has not caught up with the rows since the last seam
+    seam_jump_max: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -78,7 +86,9 @@ class ControlLoop:
     """Plays a policy's chunks over `lanes` lanes under a budget, charging each answer its latency.
 
     `hold` turns the last action into the one to command when there is nothing to play: the identity for positions,
-    zeros for displacements. No clock is read: the same seeds, policy and charge give the same run bit for bit.
+    zeros for displacements. `v_max` [Da], units of the command a second: what a seam is limited to where `overlap`
+    stitches, infinite in dimensions that switch, such as grippers. No clock is read: the same seeds, policy and charge
+    give the same run bit for bit.
     """
 
     def __init__(
@@ -89,8 +99,15 @@ class ControlLoop:
         budget: LatencyBudget,
         charge: Charge | None = None,
         ledger: Ledger | None = None,
+        overlap: Overlap | None = None,
+        v_max: np.ndarray | None = None,
     ):
         self.policy, self.hold, self.budget = policy, hold, budget
+        self.overlap = overlap or Overlap()
+        if self.overlap.stitch == "inpaint" and not isinstance(policy, InpaintingPolicy):
+            raise InputError("stitch inpaint needs a policy that can be told what was played; use blend or replace")
+        # [Da], a tick
+        self.most = np.full(policy.action_dim, np.inf) if v_max is None else np.asarray(v_max) * budget.period_s
         self.charge = charge if charge is not None else Charge.none()
         self.ledger = ledger if ledger is not None else Ledger()
         self._lanes: list[_Lane | None] = [None] * lanes
@@ -113,11 +130,15 @@ class ControlLoop:
         state.history = np.concatenate([state.history[1:], newest[None]])
 
     def wants_answer(self, lane: int) -> bool:
-        """Whether the lane has played its chunk and no answer is on its way."""
+        """Whether no answer is on the lane's way and it has played its chunk, or will have when an answer can come."""
         state = self._lanes[lane]
         if state is None or state.in_flight is not None:
             return False
-        return state.current is None or state.current.is_over
+        return state.current is None or state.current.left <= self._lead(state)
+
+    def _lead(self, state: _Lane) -> int:
+        """Ticks by which to ask before the chunk is over."""
+        return max(state.delays, default=0) if self.overlap.stitch else 0
 
     def think(self, lanes: Sequence[int] | None = None) -> list[int]:
         """Ask the policy once for all lanes (or those of `lanes`) that want an answer; returns them, in order."""
@@ -127,6 +148,8 @@ class ControlLoop:
             obs = np.stack([self._state(lane).history for lane in asking])  # [L, To, Do]
             if isinstance(self.policy, FollowingPolicy):
                 self.policy.follow(asking, [self._rows_behind(lane) for lane in asking])
+            if self.overlap.stitch == "inpaint" and isinstance(self.policy, InpaintingPolicy):
+                self.policy.inpaint(asking, *zip(*(self._kept(lane) for lane in asking), strict=True))
             rows = np.asarray(self.policy.predict_with_tail(obs, asking), dtype=np.float32)  # [L, Th, Da]
             self._check_answer(rows, asking)
             for lane, lane_rows in zip(asking, rows, strict=True):
@@ -136,6 +159,12 @@ class ControlLoop:
     def _rows_behind(self, lane: int) -> int:
         current = self._state(lane).current
         return 0 if current is None else current.next_row
+
+    def _kept(self, lane: int) -> tuple[np.ndarray, int]:
+        """What the answer is to agree with: [m, Da] rows that are left, of which so many will have been played."""
+        state = self._state(lane)
+        left = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
+        return left[self._rows_behind(lane) :], self._lead(state)
 
     def _calls_of(self, lane: int) -> int:
         policy = self.policy
@@ -147,9 +176,13 @@ class ControlLoop:
         It always returns an action: with nothing to play, `hold` is commanded and counted as starved.
         """
         state = self._state(lane)
-        self._land(state)
+        at_seam = self._land(state)
         action, kind = self._next_action(state)
-        state.last_action = np.array(action, dtype=np.float32)
+        action = self._within_limits(state, np.array(action, dtype=np.float32), kind)
+        if at_seam:
+            jump = np.abs(action - state.last_action)[np.isfinite(self.most)]
+            state.seam_jump_max = max(state.seam_jump_max, float(jump.max(initial=0.0)))
+        state.last_action = action
         if state.current is not None:
             self.ledger.record("age", (state.tick - state.current.asked_at_tick) * self.budget.period_s)
         state.tick += 1
@@ -158,13 +191,20 @@ class ControlLoop:
     def counts(self, lane: int) -> dict[str, int]:
         """The lane's counters since `begin`: chunks, network_calls, misses, and ticks by what was commanded."""
         state = self._state(lane)
-        names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved")
+        names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved", "dropped")
         return {"ticks": state.tick, **{name: state.counts[name] for name in names}}
+
+    def seam_jump_max(self, lane: int) -> float:
+        """The most by which a command differed from the one before where an answer followed another, over the
+        dimensions that `v_max` limits; 0 where it limits none."""
+        return self._state(lane).seam_jump_max
 
     def _enter_answer(self, state: _Lane, rows: np.ndarray, calls: int) -> None:
         answer = _Answer(np.array(rows), asked_at_tick=state.tick)
         latency_s = self.charge.latency_s(state.seed, state.chunks)
-        state.in_flight, state.ticks_to_wait, state.rest_consumed = answer, delay_ticks(latency_s, self.budget), 0
+        state.in_flight, state.consumed, state.overdue = answer, 0, 0
+        state.ticks_to_wait = self.charge.delay_ticks(state.seed, state.chunks, self.budget)
+        state.delays.append(state.ticks_to_wait)
         state.chunks += 1
         self._count(state, "chunks")
         self._count(state, "network_calls", calls)
@@ -177,27 +217,63 @@ class ControlLoop:
             state.counts["misses"] += 1
             self.ledger.miss("inference")
 
-    def _land(self, state: _Lane) -> None:
-        """Make the answer in flight the current one when its wait is over."""
-        if state.in_flight is None or state.ticks_to_wait > 0:
-            return
-        state.in_flight.enter_at(state.rest_consumed, self.policy.n_action_steps)
-        state.current, state.in_flight = state.in_flight, None
+    def _land(self, state: _Lane) -> bool:
+        """Make the answer in flight the current one when its wait is over; whether it followed another."""
+        new, old = state.in_flight, state.current
+        if new is None or state.ticks_to_wait > 0:
+            return False
+        continues = isinstance(self.policy, FollowingPolicy) and self.policy.continues
+        if continues and old is not None and old.left:
+            return False  # its rows come after these
+        state.in_flight = None
+        state.has_dropped = self.overlap.late == "drop" and old is not None and state.overdue > 0 and not state.has_dropped
+        if state.has_dropped:
+            self._count(state, "dropped")
+            return False
+        self._enter(state, new, 0 if continues else state.consumed)
+        if old is not None and self.overlap.stitch == "blend" and not continues:
+            left = old.rows[old.next_row :]
+            new.rows[new.next_row :] = blended(left, new.rows[new.next_row :], ~np.isfinite(self.most))
+        state.current = new
+        state.is_behind = old is not None and self.overlap.stitch is not None
+        return old is not None
+
+    def _enter(self, state: _Lane, answer: _Answer, row: int) -> None:
+        """Play from `row` on. Up to row Ta; where that is past, the tail, so that a late answer counts. Beside execution
+        Ta rows, or as many as the next answer takes, whatever the row."""
+        Ta, Th = self.policy.n_action_steps, len(answer.rows)
+        answer.next_row = min(row, Th - 1)
+        if self.overlap.stitch:
+            answer.end = min(answer.next_row + max(Ta, self._lead(state) + 1), Th)  # asked a tick after this one
+        else:
+            answer.end = Ta if answer.next_row < Ta else Th
 
     def _next_action(self, state: _Lane) -> tuple[np.ndarray, Kind]:
         current = state.current
+        is_over = current is None or not current.left
         if state.in_flight is not None:
             state.ticks_to_wait -= 1
-        if current is not None and not current.is_over:
+            state.overdue += is_over
+        if current is not None and not is_over:
+            state.consumed += 1
             self._count(state, "answers")
             return current.take(), "answer"
-        if current is not None and current.has_rest:
-            state.rest_consumed += 1
+        if current is not None and current.has_rest and self.overlap.late != "hold":
+            state.consumed += 1
             self._count(state, "rest")
             return current.take(), "rest"
         self._count(state, "held")
         self._count(state, "starved")
         return self.hold(state.last_action), "held"
+
+    def _within_limits(self, state: _Lane, action: np.ndarray, kind: Kind) -> np.ndarray:
+        """The command: the action, or since a seam what v_max allows of it until it has caught up. Holding is never
+        limited: it must stop at once."""
+        if not state.is_behind or kind == "held":
+            return action
+        command = limited(action, state.last_action, self.most).astype(np.float32)
+        state.is_behind = not np.array_equal(command, action)
+        return command
 
     def _count(self, state: _Lane, event: str, n: int = 1) -> None:
         state.counts[event] += n
