@@ -67,6 +67,10 @@ class DiffusionPolicy:
             self._window.pop(lane, None)
             self._fixed.pop(lane, None)
 
+    def adopt(self, lanes: Sequence[int], last: Sequence[np.ndarray], answers: Sequence[int]) -> None:
+        """See `runtime.AdoptingPolicy`; the next answer is a birth that no other policy of the lane has had."""
+        self._births.update(zip(lanes, answers, strict=True))
+
     def inpaint(self, lanes: Sequence[int], rows: Sequence[np.ndarray], fixed: Sequence[int]) -> None:
         """See `runtime.InpaintingPolicy`; rows: [m, Da] a lane. The next answer is pulled towards them at every step,
         by the network's true Jacobian where a plan runs it as it is, and by the identity on rewritten networks."""

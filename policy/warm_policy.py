@@ -12,6 +12,7 @@ Legend: L lanes, Tp rows, Da.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,13 @@ class WarmStart(DiffusionPolicy):
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
         """rows of the last answer that lie behind, counted from its observation."""
         self._used.update(zip(lanes, rows, strict=True))
+
+    def adopt(self, lanes: Sequence[int], last: Sequence[np.ndarray], answers: Sequence[int]) -> None:
+        """The rows before the newest observation, which an answer does not hold, are filled with its first."""
+        super().adopt(lanes, last, answers)
+        for lane, rows in zip(lanes, last, strict=True):
+            whole = torch.from_numpy(np.concatenate([np.repeat(rows[:1], self.first_row, 0), rows]))
+            self._remember_answers([lane], self.checkpoint.normaliser.normalise("action", whole)[None])
 
     def calls_of(self, lane: int) -> int:
         return self._calls.get(lane, self.calls_per_chunk)

@@ -81,3 +81,12 @@ class InpaintingPolicy(Policy, Protocol):
         [m, Da], m >= 0, where row 0 belongs to the newest observation; the first `fixed` of them will have been played
         when the answer comes, and the others may be changed, the later the more."""
         ...
+
+
+@runtime_checkable
+class AdoptingPolicy(Policy, Protocol):
+    """A policy that can take over a lane whose last answer another policy gave."""
+
+    def adopt(self, lanes: Sequence[int], last: Sequence[np.ndarray], answers: Sequence[int]) -> None:
+        """Told before a question. last: [Th, Da] a lane, its last answer; answers: how many the lane has had."""
+        ...
