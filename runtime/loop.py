@@ -163,7 +163,8 @@ class ControlLoop:
 
     def _enter_answer(self, state: _Lane, rows: np.ndarray, calls: int) -> None:
         answer = _Answer(np.array(rows), asked_at_tick=state.tick)
-        latency_s = self.charge.latency_s(state.seed, state.chunks)
+        # A first answer may cost more calls than those whose latencies were taken.
+        latency_s = self.charge.latency_s(state.seed, state.chunks) * (calls / self.policy.calls_per_chunk)
         state.in_flight, state.ticks_to_wait, state.rest_consumed = answer, delay_ticks(latency_s, self.budget), 0
         state.chunks += 1
         self._count(state, "chunks")
