@@ -2,12 +2,13 @@
 # make test      set up .venv and run the tests (make test-all adds the slow ones)
 # make results   measure the README's numbers here
 # make results-tasks  the tables of the task cards, docs/tasks
+# make results-few-calls  docs/few-calls.md
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all results results-tasks lint clean
+.PHONY: setup demo test test-all results results-tasks results-few-calls lint clean
 
 setup: .venv/ready
 
@@ -54,6 +55,35 @@ results-tasks: setup
 	$(TASK_ROWS) --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS),robomimic-bc --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
+
+# The tables and pictures of docs/few-calls.md; it takes two hours and more. Run nothing beside the lines that time.
+RTI = rti-1,rti-2,rti-3,rti-3-renoise,rti-5,rti-10,rti-10-renoise,rti-20
+FEW = ddpm-100,ddim-10,ddim-2,$(RTI),draft-3,ddim-3-every-1
+TRAINED = anchored-1,anchored-2,anchored-3,diagonal-1
+CHUNKED = ddim-10,ddim-10-every-8,ddim-8-every-8,ddim-16-every-8,ddim-24-every-8
+PUSHED = $(CHUNKED),ddim-3-every-1,rti-3,rti-3-renoise,draft-3,draft-3-every-1
+PUSHED_TRAINED = anchored-2,anchored-2-every-1,diagonal-1
+FEW_ROWS = $(BIN)/ontick evaluate --episodes 200 --tasks
+RESULTS = benchmarks/results
+CALM = $(foreach task,avoid pick-place peg-insert-side,$(RESULTS)/few-calls-$(task)-cpu.json)
+PUSHES = $(foreach task,avoid pick-place,$(RESULTS)/few-calls-$(task)-push-cpu.json)
+results-few-calls: setup
+	$(FEW_ROWS) ontick/Avoid-v0 --plans $(FEW),$(TRAINED) --json $(RESULTS)/few-calls-avoid-cpu.json
+	$(FEW_ROWS) metaworld/pick-place-v3 --plans $(FEW),$(TRAINED) --json $(RESULTS)/few-calls-pick-place-cpu.json
+	$(FEW_ROWS) metaworld/peg-insert-side-v3 --plans $(FEW) --json $(RESULTS)/few-calls-peg-insert-side-cpu.json
+	$(FEW_ROWS) ontick/Avoid-v0 --disturb push --plans $(PUSHED),$(PUSHED_TRAINED) \
+		--json $(RESULTS)/few-calls-avoid-push-cpu.json
+	$(FEW_ROWS) metaworld/pick-place-v3 --disturb push --plans $(PUSHED),$(PUSHED_TRAINED) \
+		--json $(RESULTS)/few-calls-pick-place-push-cpu.json
+	for task in ontick-Avoid-v0 metaworld-pick-place-v3 metaworld-peg-insert-side-v3; do \
+		$(BIN)/ontick calibrate assets/diffusion-transformer/$$task --plan rti --out $(RESULTS)/rti-entry-$$task.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/fair_times.py $(CALM)
+	$(BIN)/python benchmarks/few_calls.py $(CALM)
+	$(BIN)/python benchmarks/few_calls.py $(PUSHES) \
+		--picture $(RESULTS)/few-calls-push-cpu.png
+	$(BIN)/python benchmarks/rti_entry.py --entries $(RESULTS)/rti-entry-*.json \
+		--evaluations $(CALM)
 
 lint: setup
 	$(BIN)/ruff check .

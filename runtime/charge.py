@@ -45,9 +45,10 @@ class Charge:
         digest = hashlib.blake2b(f"{int(seed)}:{int(chunk_index)}".encode(), digest_size=8).digest()
         return float(self._latencies_s[int.from_bytes(digest, "little") % self._latencies_s.size])
 
-    def delay_ticks(self, seed: int, chunk_index: int, budget: LatencyBudget) -> int:
-        """Ticks that pass before that answer can be played."""
-        return delay_ticks(self.latency_s(seed, chunk_index), budget)
+    def of(self, seed: int, chunk_index: int, share: float, budget: LatencyBudget) -> tuple[float, int]:
+        """Seconds that an answer takes which costs `share` of the usual one, and the ticks before it can be played."""
+        latency_s = self.latency_s(seed, chunk_index) * share
+        return latency_s, delay_ticks(latency_s, budget)
 
 
 class FixedDelay(Charge):
@@ -63,8 +64,8 @@ class FixedDelay(Charge):
     def told(self) -> str:
         return f"a delay of {self.ticks} ticks"
 
-    def delay_ticks(self, seed: int, chunk_index: int, budget: LatencyBudget) -> int:
-        return self.ticks
+    def of(self, seed: int, chunk_index: int, share: float, budget: LatencyBudget) -> tuple[float, int]:
+        return self.ticks * budget.period_s, self.ticks
 
 
 def delay_ticks(latency_s: float, budget: LatencyBudget) -> int:

@@ -201,9 +201,10 @@ class ControlLoop:
 
     def _enter_answer(self, state: _Lane, rows: np.ndarray, calls: int) -> None:
         answer = _Answer(np.array(rows), asked_at_tick=state.tick)
-        latency_s = self.charge.latency_s(state.seed, state.chunks)
+        # A first answer may cost more calls than those whose latencies were taken.
+        share = calls / self.policy.calls_per_chunk
+        latency_s, state.ticks_to_wait = self.charge.of(state.seed, state.chunks, share, self.budget)
         state.in_flight, state.consumed, state.overdue = answer, 0, 0
-        state.ticks_to_wait = self.charge.delay_ticks(state.seed, state.chunks, self.budget)
         state.delays.append(state.ticks_to_wait)
         state.chunks += 1
         self._count(state, "chunks")

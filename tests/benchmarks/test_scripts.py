@@ -11,9 +11,11 @@ import pytest
 import ontick
 from ontick import accel
 from ontick.accel.exact import SWITCHES
+from ontick.benchmarks import few_calls
 from ontick.benchmarks.exact_switches import ladder, left_out
 from ontick.benchmarks.fair_fight import best, draw, kind_of, table
 from ontick.diffusion import load_plan
+from ontick.errors import InputError
 from ontick.policy import TransformerConfig, TransformerForDiffusion
 
 ROOT = Path(ontick.__file__).parent
@@ -92,3 +94,35 @@ def test_the_fight_is_told_for_each_budget_and_kind_and_drawn(tmp_path):
     assert "nothing fits" in lines[-3]
     draw({"t": FOUGHT, "without modes": [{**row, "mode_entropy": None} for row in FOUGHT]}, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- controllers of few calls ------------------------------------------------------------------------------------------
+
+
+def few(plan: str, wins: int, disturb: str | None = None) -> dict:
+    costs = {"calls_per_action": 2.0, "answers_per_action": 0.5, "jerk": 0.1, "disturb": disturb}
+    return fought(plan, 10.0, wins) | costs
+
+
+def test_disturbed_rows_stand_in_a_table_of_their_own_and_times_only_where_they_were_taken():
+    timed = {"rows": [few("ddpm-100", 19), few("rti-3", 18)], "retimed": {"peer-ddpm-100": {"p50": 100.0}}}
+    pushed = {"rows": [few("ddim-10", 10, "push"), few("rti-3", 14, "push")]}
+    groups = few_calls.grouped([timed, pushed])
+    assert list(groups) == ["t", "t, push"]
+    peers = few_calls.peers_of([timed, pushed])
+    assert peers == {"t": 50.0}
+    head, _, *lines = few_calls.table(groups["t"], peers["t"])
+    assert "ms/action" in head and "against ddpm-100" in head and "modes" not in head
+    assert any("| 5.00 | 0.1000 |" in line for line in lines), "10 ms an answer, 0.5 answers an action, of 50 ms"
+    head, _, *lines = few_calls.table(groups["t, push"], None)
+    assert "ms" not in head and "against ddim-10" in head and "+20.0" in lines[1]
+
+
+def test_a_table_without_a_row_to_compare_with_is_refused():
+    with pytest.raises(InputError, match="ddpm-100 or ddim-10"):
+        few_calls.table(few_calls.grouped([{"rows": [few("rti-3", 3)]}])["t"], None)
+
+
+def test_few_calls_are_drawn(tmp_path):
+    few_calls.draw(few_calls.grouped([{"rows": [few("ddpm-100", 19), few("rti-3", 18)]}]), tmp_path / "few.png")
+    assert (tmp_path / "few.png").stat().st_size > 5000

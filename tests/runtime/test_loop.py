@@ -309,9 +309,16 @@ def test_the_calls_of_an_answer_are_counted_also_when_it_is_charged_and_late(cha
     ledger, policy = Ledger(), Following(2, 6)
     loop = make(policy, charge, lanes=2, ledger=ledger)
     for lane in (0, 1):
-        run(loop, 11, lane)
+        run(loop, 40, lane)
     for lane in (0, 1):
         counts = loop.counts(lane)
         assert counts["chunks"] == policy.chunks[lane] > 1
         assert counts["network_calls"] == 10 + 3 * (counts["chunks"] - 1)
     assert ledger.summary()["counters"]["network_calls"] == sum(loop.counts(lane)["network_calls"] for lane in (0, 1))
+
+
+def test_an_answer_of_more_calls_than_others_is_charged_in_proportion():
+    ledger, policy = Ledger(), Following(4, 8)
+    run(make(policy, Latencies(3), ledger=ledger), 30)
+    assert ledger.stage("chunk").max_s == pytest.approx(10 * TICK_S)
+    assert ledger.stage("chunk").percentile_s(50) == pytest.approx(3 * TICK_S, rel=1e-2)

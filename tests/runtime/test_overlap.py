@@ -78,8 +78,9 @@ class Jittery(Charge):
         super().__init__([1.0])
         self.ticks = ticks
 
-    def delay_ticks(self, seed, chunk_index, budget):
-        return self.ticks[chunk_index % len(self.ticks)]
+    def of(self, seed, chunk_index, share, budget):
+        ticks = self.ticks[chunk_index % len(self.ticks)]
+        return ticks * budget.period_s, ticks
 
 
 @pytest.mark.parametrize("stitch", STITCHES)
