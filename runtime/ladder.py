@@ -76,11 +76,13 @@ class LadderPolicy:
 
     continues = False
 
-    def __init__(self, names: Sequence[str], rungs: Sequence[Policy]) -> None:
+    def __init__(self, names: Sequence[str], rungs: Sequence[Policy], costs_s: Sequence[float]) -> None:
+        """names, costs_s: of the rungs, dearest first; see `Ladder`."""
+        Ladder(costs_s)  # refused here, and not in an episode
         for name, policy in zip(names, rungs, strict=True):
             if isinstance(policy, FollowingPolicy) and policy.continues:
                 raise InputError(f"plan {name!r} is a queue, which cannot take over another plan's answer; leave it out")
-        self.names, self.rungs = tuple(names), tuple(rungs)
+        self.names, self.rungs, self.costs_s = tuple(names), tuple(rungs), tuple(costs_s)
         first = rungs[0]
         self.n_obs_steps, self.n_action_steps = first.n_obs_steps, first.n_action_steps
         self.observation_dim, self.action_dim = first.observation_dim, first.action_dim
@@ -102,6 +104,14 @@ class LadderPolicy:
     def take(self, lane: int, rung: int) -> None:
         """The lane's next answer comes from this rung."""
         self._taken[lane] = rung
+
+    def rung_of(self, lane: int) -> int:
+        """Which rung the lane's last answer came from, or its next will."""
+        return self._taken[lane]
+
+    def share_of(self, lane: int) -> float:
+        """Network calls of the lane's last answer, of those that its rung usually costs."""
+        return self.calls_of(lane) / self.rungs[self._taken[lane]].calls_per_chunk
 
     def actions_of(self, lane: int) -> int:
         """Ta of the rung that is taken for a lane."""

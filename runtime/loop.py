@@ -19,9 +19,7 @@ starts at row 0 is entered at the row that follows those consumed, as above; the
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -30,56 +28,12 @@ from ..errors import InputError
 from .budget import LatencyBudget
 from .charge import Charge
 from .contracts import FollowingPolicy, InpaintingPolicy, Policy
+from .ladder import Ladder, LadderPolicy
+from .lane import Answer, Lane
 from .ledger import Ledger
 from .overlap import Overlap, blended, limited
 
 Kind = Literal["answer", "rest", "held"]
-
-RECENT = 10  # answers, whose longest delay the next one is expected to take (Black et al. 2025, algorithm 1)
-
-
-@dataclass
-class _Answer:
-    """Actions [Th, Da], played from `next_row`; rows before `end` are the answer, from `end` on its rest."""
-
-    rows: np.ndarray
-    asked_at_tick: int
-    next_row: int = 0
-    end: int = 0
-
-    @property
-    def left(self) -> int:
-        """Rows of the answer that are still to be played."""
-        return max(0, self.end - self.next_row)
-
-    @property
-    def has_rest(self) -> bool:
-        return self.next_row < len(self.rows)
-
-    def take(self) -> np.ndarray:
-        self.next_row += 1
-        return self.rows[self.next_row - 1]
-
-
-@dataclass
-class _Lane:
-    """One episode."""
-
-    seed: int
-    history: np.ndarray  # [To, Do], oldest first
-    last_action: np.ndarray  # [Da]
-    tick: int = 0
-    chunks: int = 0
-    current: _Answer | None = None
-    in_flight: _Answer | None = None
-    ticks_to_wait: int = 0
-    consumed: int = 0  # rows, since the observation of the answer in flight
-    overdue: int = 0  # ticks of waiting for it after the chunk was over
-    delays: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))  # [ticks]
-    has_dropped: bool = False  # the last answer
-    is_behind: bool = False  # the command has not caught up with the rows since the last seam
-    seam_jump_max: float = 0.0
-    counts: Counter[str] = field(default_factory=Counter)
 
 
 class ControlLoop:
@@ -89,6 +43,9 @@ class ControlLoop:
     zeros for displacements. `v_max` [Da], units of the command a second: what a seam is limited to where `overlap`
     stitches, infinite in dimensions that switch, such as grippers. No clock is read: the same seeds, policy and charge
     give the same run bit for bit.
+
+    A `LadderPolicy` is charged by its rungs, one charge each: every lane has a ladder of its own, which takes the dearest
+    rung that fits. Where none does, nothing is asked in that tick.
     """
 
     def __init__(
@@ -97,7 +54,7 @@ class ControlLoop:
         lanes: int,
         hold: Callable[[np.ndarray], np.ndarray],
         budget: LatencyBudget,
-        charge: Charge | None = None,
+        charge: Charge | Sequence[Charge] | None = None,
         ledger: Ledger | None = None,
         overlap: Overlap | None = None,
         v_max: np.ndarray | None = None,
@@ -108,9 +65,9 @@ class ControlLoop:
             raise InputError("stitch inpaint needs a policy that can be told what was played; use blend or replace")
         # [Da], a tick
         self.most = np.full(policy.action_dim, np.inf) if v_max is None else np.asarray(v_max) * budget.period_s
-        self.charge = charge if charge is not None else Charge.none()
+        self.charges = [charge or Charge.none()] if charge is None or isinstance(charge, Charge) else list(charge)
         self.ledger = ledger if ledger is not None else Ledger()
-        self._lanes: list[_Lane | None] = [None] * lanes
+        self._lanes: list[Lane | None] = [None] * lanes
 
     def begin(self, lane: int, seed: int, observation: np.ndarray, neutral: np.ndarray | None = None) -> None:
         """Begin an episode: resets the policy's lane and fills the history with the first observation [Do].
@@ -120,7 +77,8 @@ class ControlLoop:
         first = self._checked(observation, lane, seed, tick=0)
         start = np.zeros(self.policy.action_dim) if neutral is None else neutral
         history = np.repeat(first[None], self.policy.n_obs_steps, axis=0)
-        self._lanes[lane] = _Lane(int(seed), history, np.array(start, dtype=np.float32))
+        ladder = Ladder(self.policy.costs_s) if isinstance(self.policy, LadderPolicy) else None
+        self._lanes[lane] = Lane(int(seed), history, np.array(start, dtype=np.float32), ladder=ladder)
         self.policy.reset([lane], [int(seed)])
 
     def observe(self, lane: int, observation: np.ndarray) -> None:
@@ -132,18 +90,32 @@ class ControlLoop:
     def wants_answer(self, lane: int) -> bool:
         """Whether no answer is on the lane's way and it has played its chunk, or will have when an answer can come."""
         state = self._lanes[lane]
-        if state is None or state.in_flight is not None:
+        if state is None or state.in_flight is not None or state.finds_no_rung:
             return False
         return state.current is None or state.current.left <= self._lead(state)
 
-    def _lead(self, state: _Lane) -> int:
+    def _finds_rung(self, lane: int) -> bool:
+        """Whether a rung of the lane's ladder fits the time left; it is taken. True where there is no ladder."""
+        state, policy = self._state(lane), self.policy
+        if state.ladder is None or not isinstance(policy, LadderPolicy):
+            return True
+        left = state.current.left if self.overlap.stitch and state.current is not None else 0
+        rung = state.ladder.choose(max(self.budget.deadline_s, left * self.budget.period_s))
+        if rung is None:
+            state.ladder.passed()
+            state.finds_no_rung = True
+            return False
+        policy.take(lane, rung)
+        return True
+
+    def _lead(self, state: Lane) -> int:
         """Ticks by which to ask before the chunk is over."""
         return max(state.delays, default=0) if self.overlap.stitch else 0
 
     def think(self, lanes: Sequence[int] | None = None) -> list[int]:
         """Ask the policy once for all lanes (or those of `lanes`) that want an answer; returns them, in order."""
         candidates = range(len(self._lanes)) if lanes is None else sorted(set(lanes))
-        asking = [lane for lane in candidates if self.wants_answer(lane)]
+        asking = [lane for lane in candidates if self.wants_answer(lane) and self._finds_rung(lane)]
         if asking:
             obs = np.stack([self._state(lane).history for lane in asking])  # [L, To, Do]
             if isinstance(self.policy, FollowingPolicy):
@@ -153,7 +125,7 @@ class ControlLoop:
             rows = np.asarray(self.policy.predict_with_tail(obs, asking), dtype=np.float32)  # [L, Th, Da]
             self._check_answer(rows, asking)
             for lane, lane_rows in zip(asking, rows, strict=True):
-                self._enter_answer(self._state(lane), lane_rows, self._calls_of(lane))
+                self._enter_answer(lane, lane_rows)
         return asking
 
     def _rows_behind(self, lane: int) -> int:
@@ -165,10 +137,6 @@ class ControlLoop:
         state = self._state(lane)
         left = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
         return left[self._rows_behind(lane) :], self._lead(state)
-
-    def _calls_of(self, lane: int) -> int:
-        policy = self.policy
-        return policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
 
     def act(self, lane: int) -> tuple[np.ndarray, Kind]:
         """The action [Da] of this tick and what it is: a row of the answer, of the rest of the one before, or held.
@@ -185,6 +153,9 @@ class ControlLoop:
         state.last_action = action
         if state.current is not None:
             self.ledger.record("age", (state.tick - state.current.asked_at_tick) * self.budget.period_s)
+        if state.ladder is not None:
+            state.rungs[state.current.rung if kind == "answer" and state.current is not None else "rest"] += 1
+        state.finds_no_rung = False
         state.tick += 1
         return state.last_action.copy(), kind
 
@@ -194,22 +165,34 @@ class ControlLoop:
         names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved", "dropped")
         return {"ticks": state.tick, **{name: state.counts[name] for name in names}}
 
+    def rungs(self, lane: int) -> dict[str, int]:
+        """Ticks by the rung whose answer was played; "rest": by none, the rest or a held action. Empty without a
+        ladder."""
+        return dict(self._state(lane).rungs)
+
     def seam_jump_max(self, lane: int) -> float:
         """The most by which a command differed from the one before where an answer followed another, over the
         dimensions that `v_max` limits; 0 where it limits none."""
         return self._state(lane).seam_jump_max
 
-    def _enter_answer(self, state: _Lane, rows: np.ndarray, calls: int) -> None:
-        answer = _Answer(np.array(rows), asked_at_tick=state.tick)
-        # A first answer may cost more calls than those whose latencies were taken.
-        share = calls / self.policy.calls_per_chunk
-        latency_s, state.ticks_to_wait = self.charge.of(state.seed, state.chunks, share, self.budget)
+    def _enter_answer(self, lane: int, rows: np.ndarray) -> None:
+        state, policy, rung = self._state(lane), self.policy, 0
+        answer = Answer(np.array(rows), asked_at_tick=state.tick, steps=policy.n_action_steps)
+        calls = policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
+        share = calls / policy.calls_per_chunk  # a first answer may cost more than those whose latencies were taken
+        if isinstance(policy, LadderPolicy):
+            rung, answer.steps, share = policy.rung_of(lane), policy.actions_of(lane), policy.share_of(lane)
+            answer.rung = policy.names[rung]
+        charge = self.charges[rung]
+        latency_s, state.ticks_to_wait = charge.of(state.seed, state.chunks, share, self.budget)
+        if state.ladder is not None and not charge.is_free:
+            state.ladder.took(rung, latency_s / share)
         state.in_flight, state.consumed, state.overdue = answer, 0, 0
         state.delays.append(state.ticks_to_wait)
         state.chunks += 1
         self._count(state, "chunks")
         self._count(state, "network_calls", calls)
-        if self.charge.is_free:
+        if charge.is_free:
             return
         self.ledger.record("chunk", latency_s)
         self.ledger.record("inference", latency_s)
@@ -218,7 +201,7 @@ class ControlLoop:
             state.counts["misses"] += 1
             self.ledger.miss("inference")
 
-    def _land(self, state: _Lane) -> bool:
+    def _land(self, state: Lane) -> bool:
         """Make the answer in flight the current one when its wait is over; whether it followed another."""
         new, old = state.in_flight, state.current
         if new is None or state.ticks_to_wait > 0:
@@ -239,17 +222,17 @@ class ControlLoop:
         state.is_behind = old is not None and self.overlap.stitch is not None
         return old is not None
 
-    def _enter(self, state: _Lane, answer: _Answer, row: int) -> None:
+    def _enter(self, state: Lane, answer: Answer, row: int) -> None:
         """Play from `row` on. Up to row Ta; where that is past, the tail, so that a late answer counts. Beside execution
         Ta rows, or as many as the next answer takes, whatever the row."""
-        Ta, Th = self.policy.n_action_steps, len(answer.rows)
+        Ta, Th = answer.steps, len(answer.rows)
         answer.next_row = min(row, Th - 1)
         if self.overlap.stitch:
             answer.end = min(answer.next_row + max(Ta, self._lead(state) + 1), Th)  # asked a tick after this one
         else:
             answer.end = Ta if answer.next_row < Ta else Th
 
-    def _next_action(self, state: _Lane) -> tuple[np.ndarray, Kind]:
+    def _next_action(self, state: Lane) -> tuple[np.ndarray, Kind]:
         current = state.current
         is_over = current is None or not current.left
         if state.in_flight is not None:
@@ -267,7 +250,7 @@ class ControlLoop:
         self._count(state, "starved")
         return self.hold(state.last_action), "held"
 
-    def _within_limits(self, state: _Lane, action: np.ndarray, kind: Kind) -> np.ndarray:
+    def _within_limits(self, state: Lane, action: np.ndarray, kind: Kind) -> np.ndarray:
         """The command: the action, or since a seam what v_max allows of it until it has caught up. Holding is never
         limited: it must stop at once."""
         if not state.is_behind or kind == "held":
@@ -276,11 +259,11 @@ class ControlLoop:
         state.is_behind = not np.array_equal(command, action)
         return command
 
-    def _count(self, state: _Lane, event: str, n: int = 1) -> None:
+    def _count(self, state: Lane, event: str, n: int = 1) -> None:
         state.counts[event] += n
         self.ledger.count(event, n)
 
-    def _state(self, lane: int) -> _Lane:
+    def _state(self, lane: int) -> Lane:
         state = self._lanes[lane]
         if state is None:
             raise RuntimeError(f"lane {lane} has no episode: call begin() first")
