@@ -101,20 +101,16 @@ class LadderPolicy:
             self._last.pop(lane, None)
             self._gave.pop(lane, None)
 
-    def take(self, lane: int, rung: int) -> None:
-        """The lane's next answer comes from this rung."""
-        self._taken[lane] = rung
-
-    def rung_of(self, lane: int) -> int:
-        """Which rung the lane's last answer came from, or its next will."""
-        return self._taken[lane]
+    def take(self, lanes: Sequence[int], rungs: Sequence[int]) -> None:
+        """The next answer of each lane comes from this rung."""
+        self._taken.update(zip(lanes, rungs, strict=True))
 
     def share_of(self, lane: int) -> float:
         """Network calls of the lane's last answer, of those that its rung usually costs."""
         return self.calls_of(lane) / self.rungs[self._taken[lane]].calls_per_chunk
 
     def actions_of(self, lane: int) -> int:
-        """Ta of the rung that is taken for a lane."""
+        """Ta of the rung that gave a lane's last answer."""
         return self.rungs[self._taken[lane]].n_action_steps
 
     def calls_of(self, lane: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .ladder import Ladder
 
+UNKNOWN = 10**9  # ticks to wait for what is being computed
 RECENT = 10  # answers, whose longest delay the next one is expected to take (Black et al. 2025, algorithm 1)
 
 
@@ -16,12 +17,13 @@ RECENT = 10  # answers, whose longest delay the next one is expected to take (Bl
 class Answer:
     """Actions [Th, Da], played from `next_row`; rows before `end` are the answer, from `end` on its rest."""
 
-    rows: np.ndarray
     asked_at_tick: int
-    steps: int  # Ta of who gave it
+    rung: int  # which of a ladder gave it, and its plan
+    plan: str
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    steps: int = 0  # Ta of who gave it
     next_row: int = 0
     end: int = 0
-    rung: str = ""  # which of a ladder gave it
 
     @property
     def left(self) -> int:

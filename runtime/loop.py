@@ -29,9 +29,10 @@ from .budget import LatencyBudget
 from .charge import Charge
 from .contracts import FollowingPolicy, InpaintingPolicy, Policy
 from .ladder import Ladder, LadderPolicy
-from .lane import Answer, Lane
+from .lane import UNKNOWN, Answer, Lane
 from .ledger import Ledger
 from .overlap import Overlap, blended, limited
+from .questions import Given, Question, answer
 
 Kind = Literal["answer", "rest", "held"]
 
@@ -94,19 +95,18 @@ class ControlLoop:
             return False
         return state.current is None or state.current.left <= self._lead(state)
 
-    def _finds_rung(self, lane: int) -> bool:
-        """Whether a rung of the lane's ladder fits the time left; it is taken. True where there is no ladder."""
-        state, policy = self._state(lane), self.policy
-        if state.ladder is None or not isinstance(policy, LadderPolicy):
-            return True
+    def _rung(self, lane: int) -> int | None:
+        """The rung of the lane's ladder that fits the time left, 0 where there is no ladder; None: there is none, and
+        nothing is asked at this tick."""
+        state = self._state(lane)
+        if state.ladder is None:
+            return 0
         left = state.current.left if self.overlap.stitch and state.current is not None else 0
         rung = state.ladder.choose(max(self.budget.deadline_s, left * self.budget.period_s))
         if rung is None:
             state.ladder.passed()
             state.finds_no_rung = True
-            return False
-        policy.take(lane, rung)
-        return True
+        return rung
 
     def _lead(self, state: Lane) -> int:
         """Ticks by which to ask before the chunk is over."""
@@ -115,18 +115,30 @@ class ControlLoop:
     def think(self, lanes: Sequence[int] | None = None) -> list[int]:
         """Ask the policy once for all lanes (or those of `lanes`) that want an answer; returns them, in order."""
         candidates = range(len(self._lanes)) if lanes is None else sorted(set(lanes))
-        asking = [lane for lane in candidates if self.wants_answer(lane) and self._finds_rung(lane)]
-        if asking:
-            obs = np.stack([self._state(lane).history for lane in asking])  # [L, To, Do]
-            if isinstance(self.policy, FollowingPolicy):
-                self.policy.follow(asking, [self._rows_behind(lane) for lane in asking])
-            if self.overlap.stitch == "inpaint" and isinstance(self.policy, InpaintingPolicy):
-                self.policy.inpaint(asking, *zip(*(self._kept(lane) for lane in asking), strict=True))
-            rows = np.asarray(self.policy.predict_with_tail(obs, asking), dtype=np.float32)  # [L, Th, Da]
-            self._check_answer(rows, asking)
-            for lane, lane_rows in zip(asking, rows, strict=True):
-                self._enter_answer(lane, lane_rows)
-        return asking
+        question = self.question([lane for lane in candidates if self.wants_answer(lane)])
+        if question is None:
+            return []
+        rungs = question.rungs or [0] * len(question.lanes)
+        for lane, rung, given in zip(question.lanes, rungs, answer(self.policy, question), strict=True):
+            charge = self.charges[rung]
+            latency_s, ticks = charge.of(self._state(lane).seed, self._state(lane).chunks, given.share, self.budget)
+            self._ask(lane, rung)
+            self._give(lane, given, None if charge.is_free else latency_s, ticks)
+        return list(question.lanes)
+
+    def question(self, lanes: Sequence[int]) -> Question | None:
+        """What to ask for these lanes, of which a ladder may leave some out; None where none is left."""
+        taken = {lane: rung for lane in lanes if (rung := self._rung(lane)) is not None}
+        if not taken:
+            return None
+        asking = tuple(taken)
+        return Question(
+            asking,
+            obs=np.stack([self._state(lane).history for lane in asking]),
+            behind=tuple(self._rows_behind(lane) for lane in asking),
+            kept=tuple(self._kept(lane) for lane in asking) if self.overlap.stitch == "inpaint" else None,
+            rungs=tuple(taken.values()) if isinstance(self.policy, LadderPolicy) else None,
+        )
 
     def _rows_behind(self, lane: int) -> int:
         current = self._state(lane).current
@@ -135,8 +147,8 @@ class ControlLoop:
     def _kept(self, lane: int) -> tuple[np.ndarray, int]:
         """What the answer is to agree with: [m, Da] rows that are left, of which so many will have been played."""
         state = self._state(lane)
-        left = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
-        return left[self._rows_behind(lane) :], self._lead(state)
+        rows = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
+        return rows[self._rows_behind(lane) :], self._lead(state)
 
     def act(self, lane: int) -> tuple[np.ndarray, Kind]:
         """The action [Da] of this tick and what it is: a row of the answer, of the rest of the one before, or held.
@@ -154,7 +166,7 @@ class ControlLoop:
         if state.current is not None:
             self.ledger.record("age", (state.tick - state.current.asked_at_tick) * self.budget.period_s)
         if state.ladder is not None:
-            state.rungs[state.current.rung if kind == "answer" and state.current is not None else "rest"] += 1
+            state.rungs[state.current.plan if kind == "answer" and state.current is not None else "rest"] += 1
         state.finds_no_rung = False
         state.tick += 1
         return state.last_action.copy(), kind
@@ -175,29 +187,33 @@ class ControlLoop:
         dimensions that `v_max` limits; 0 where it limits none."""
         return self._state(lane).seam_jump_max
 
-    def _enter_answer(self, lane: int, rows: np.ndarray) -> None:
-        state, policy, rung = self._state(lane), self.policy, 0
-        answer = Answer(np.array(rows), asked_at_tick=state.tick, steps=policy.n_action_steps)
-        calls = policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
-        share = calls / policy.calls_per_chunk  # a first answer may cost more than those whose latencies were taken
-        if isinstance(policy, LadderPolicy):
-            rung, answer.steps, share = policy.rung_of(lane), policy.actions_of(lane), policy.share_of(lane)
-            answer.rung = policy.names[rung]
-        charge = self.charges[rung]
-        latency_s, state.ticks_to_wait = charge.of(state.seed, state.chunks, share, self.budget)
-        if state.ladder is not None and not charge.is_free:
-            state.ladder.took(rung, latency_s / share)
-        state.in_flight, state.consumed, state.overdue = answer, 0, 0
-        state.delays.append(state.ticks_to_wait)
+    def _ask(self, lane: int, rung: int) -> None:
+        """An answer of the lane is on its way from now on."""
+        state = self._state(lane)
+        name = self.policy.names[rung] if isinstance(self.policy, LadderPolicy) else ""
+        state.in_flight, state.ticks_to_wait = Answer(asked_at_tick=state.tick, rung=rung, plan=name), UNKNOWN
+        state.consumed = state.overdue = 0
         state.chunks += 1
         self._count(state, "chunks")
-        self._count(state, "network_calls", calls)
-        if charge.is_free:
+
+    def _give(self, lane: int, given: Given, latency_s: float | None, ticks: int) -> None:
+        """What the answer on its way is, how long it took (None: nothing is charged and nothing entered), and the ticks
+        between its question and the one from which it can be played."""
+        state = self._state(lane)
+        assert state.in_flight is not None, "asked before"
+        state.ticks_to_wait = ticks - (state.tick - state.in_flight.asked_at_tick)
+        state.delays.append(ticks)
+        self._check_finite(lane, given.rows)
+        state.in_flight.rows, state.in_flight.steps = np.array(given.rows), given.steps
+        self._count(state, "network_calls", given.calls)
+        if latency_s is None:
             return
+        if state.ladder is not None:
+            state.ladder.took(state.in_flight.rung, latency_s / given.share)
         self.ledger.record("chunk", latency_s)
         self.ledger.record("inference", latency_s)
         self.ledger.record("lateness", max(0.0, latency_s - self.budget.deadline_s))
-        if state.ticks_to_wait > 0:
+        if round(latency_s * 1e9) > round(self.budget.deadline_s * 1e9):
             state.counts["misses"] += 1
             self.ledger.miss("inference")
 
@@ -281,18 +297,10 @@ class ControlLoop:
             raise InputError(f"{where}: got NaN or infinity in the observation at {bad}, wanted finite numbers: {fix}")
         return array
 
-    def _check_answer(self, rows: np.ndarray, asking: Sequence[int]) -> None:
+    def _check_finite(self, lane: int, rows: np.ndarray) -> None:
         """Refuse an answer that must not reach an actuator."""
-        policy = self.policy
-        fits = rows.ndim == 3 and rows.shape[0] == len(asking) and rows.shape[2] == policy.action_dim
-        if not fits or rows.shape[1] < policy.n_action_steps:
-            wanted = f"({len(asking)}, {policy.n_action_steps} or more, {policy.action_dim})"
-            raise InputError(
-                f"got actions of shape {rows.shape} from the policy, wanted {wanted}: check its checkpoint"
-            )
-        for lane, lane_rows in zip(asking, rows, strict=True):
-            if not np.isfinite(lane_rows).all():
-                state = self._state(lane)
-                where = f"lane {lane}, seed {state.seed}, tick {state.tick}"
-                fix = "check the checkpoint and its normaliser"
-                raise InputError(f"{where}: got NaN or infinity from the policy, wanted finite actions: {fix}")
+        if not np.isfinite(rows).all():
+            state = self._state(lane)
+            where = f"lane {lane}, seed {state.seed}, tick {state.tick}"
+            fix = "check the checkpoint and its normaliser"
+            raise InputError(f"{where}: got NaN or infinity from the policy, wanted finite actions: {fix}")
