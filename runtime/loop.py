@@ -124,6 +124,8 @@ class ControlLoop:
             latency_s, ticks = charge.of(self._state(lane).seed, self._state(lane).chunks, given.share, self.budget)
             self._ask(lane, rung)
             self._give(lane, given, None if charge.is_free else latency_s, ticks)
+            if not charge.is_free:
+                self._judge(lane, latency_s)
         return list(question.lanes)
 
     def question(self, lanes: Sequence[int]) -> Question | None:
@@ -149,6 +151,18 @@ class ControlLoop:
         state = self._state(lane)
         rows = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
         return rows[self._rows_behind(lane) :], self._lead(state)
+
+    def launch(self, question: Question) -> None:
+        """Answers to this question are being computed, for as long as it takes: on the wall clock, in the place of
+        `think`."""
+        for lane, rung in zip(question.lanes, question.rungs or [0] * len(question.lanes), strict=True):
+            self._ask(lane, rung)
+
+    def deliver(self, lane: int, given: Given, latency_s: float) -> None:
+        """The answer that was launched has come; it is played from this tick on."""
+        state = self._state(lane)
+        assert state.in_flight is not None, "launched before"
+        self._give(lane, given, latency_s, state.tick - state.in_flight.asked_at_tick)
 
     def act(self, lane: int) -> tuple[np.ndarray, Kind]:
         """The action [Da] of this tick and what it is: a row of the answer, of the rest of the one before, or held.
@@ -212,10 +226,6 @@ class ControlLoop:
             state.ladder.took(state.in_flight.rung, latency_s / given.share)
         self.ledger.record("chunk", latency_s)
         self.ledger.record("inference", latency_s)
-        self.ledger.record("lateness", max(0.0, latency_s - self.budget.deadline_s))
-        if round(latency_s * 1e9) > round(self.budget.deadline_s * 1e9):
-            state.counts["misses"] += 1
-            self.ledger.miss("inference")
 
     def _land(self, state: Lane) -> bool:
         """Make the answer in flight the current one when its wait is over; whether it followed another."""
@@ -296,6 +306,13 @@ class ControlLoop:
             fix = "check the sensor or the simulation"
             raise InputError(f"{where}: got NaN or infinity in the observation at {bad}, wanted finite numbers: {fix}")
         return array
+
+    def _judge(self, lane: int, latency_s: float) -> None:
+        """Enter how late a charged answer was."""
+        self.ledger.record("lateness", max(0.0, latency_s - self.budget.deadline_s))
+        if round(latency_s * 1e9) > round(self.budget.deadline_s * 1e9):
+            self._state(lane).counts["misses"] += 1
+            self.ledger.miss("inference")
 
     def _check_finite(self, lane: int, rows: np.ndarray) -> None:
         """Refuse an answer that must not reach an actuator."""
