@@ -72,6 +72,34 @@ def draw_switches(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_front(document: dict[str, Any], path: Path) -> None:
+    """What `ontick tune` measured: every plan's quality over its p99, the front, the deadline and the choice."""
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(9, 5.5))
+    rows = {row["plan"]: row for row in document["rows"]}
+    on_it = [rows[name] for name in document["front"]]
+    axis.plot([r["p99_ms"] for r in rows.values()], [r["error"] for r in rows.values()], "o", color=FLOOR_COLOUR, ms=4)
+    axis.plot([r["p99_ms"] for r in on_it], [r["error"] for r in on_it], "o-", color=OUR_COLOUR, ms=5, lw=1.2)
+    for row in on_it:
+        played = f" {row['successes']}/{row['episodes']}" if "successes" in row else ""
+        place = {"xytext": (4, 4), "textcoords": "offset points", "rotation": 25, "rotation_mode": "anchor"}
+        axis.annotate(row["plan"] + played, (row["p99_ms"], row["error"]), fontsize=7, **place)
+    if document["chosen"] is not None:
+        row = rows[document["chosen"]]
+        axis.plot([row["p99_ms"]], [row["error"]], "o", mfc="none", mec=PEER_COLOUR, ms=13, label="chosen")
+    deadline_ms = document["request"]["budget"]["deadline_ms"]
+    axis.axvline(deadline_ms, color=PEER_COLOUR, lw=1, ls="--", label=f"deadline {deadline_ms:g} ms")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel(f"an answer at batch 1, p{document['request']['budget']['percentile']:g} [ms]")
+    axis.set_ylabel("energy distance from the dense sampler")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def pyplot() -> Any:
     """Imported when something is drawn, and without a screen."""
     import matplotlib

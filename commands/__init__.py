@@ -14,6 +14,7 @@ VERBS = {
     "demos": "collect expert demonstrations",
     "train": "train a diffusion policy on demonstrations",
     "calibrate": "make a cache schedule for a checkpoint: what is computed at which step",
+    "tune": "find the best plan that fits a latency budget on this machine",
     "bench": "time plans side by side on this machine, beside what users run today",
 }
 

@@ -1,0 +1,281 @@
+"""Find the best plan that fits a latency budget on this machine: time plans, judge them, confirm the best in simulation.
+
+Times every plan at batch 1, compares its answers with the dense sampler's, draws the Pareto front of quality against
+p99, plays the best ones that fit, and writes the plan that is chosen. Run again with the same --json, an interrupted
+search goes on.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__, accel
+from ..diffusion import Plan, save_plan
+from ..envs import evaluation_seeds
+from ..envs.evaluation import LANES, Evaluator, Job
+from ..errors import InputError, RunFailed
+from ..files import check_place, write_whole
+from ..policy import Checkpoint, load_checkpoint, serve
+from ..runtime import (
+    LatencyBudget,
+    budget_names,
+    describe_machine,
+    load_budget,
+    measure_latency,
+    paired_difference,
+    wilson_interval,
+)
+from ..runtime.statistics import mode_entropy
+from .candidates import DENSE, candidates
+from .entry import played_pairs
+from .families import candidate_of, check_device, fingerprint, policy_maker
+from .observations import task_of
+from .picture import drawn
+from .plan_quality import M, answers, energy_distance
+from .progress import progress_bar
+
+FORMAT = "ontick-tune-1"
+PAIRS = 16  # of control ticks at which answers are compared
+EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same seeds
+SECONDS = 600.0
+TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
+MARGIN = 0.05  # "as good as": the paired interval of success lies above this below the dense plan's
+CONFIRMED = 3  # plans that are played, at most: the seconds may end it before
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `ontick tune`."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a policy's folder")
+    parser.add_argument("--budget", metavar="NAME", help=", ".join(budget_names()))
+    parser.add_argument("--period-ms", type=float, metavar="P", help="time of one control tick")
+    parser.add_argument("--deadline-ms", type=float, metavar="D", help="time from an observation to its answer")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="what the search may take, about")
+    parser.add_argument("--episodes", type=int, default=EPISODES, metavar="N", help="played of each plan to confirm it")
+    parser.add_argument("--plans", metavar="P,P", help="try these (default: all that the checkpoint can run)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
+    parser.add_argument("--out", required=True, metavar="PLAN.yaml", help="the plan that is chosen")
+    parser.add_argument("--json", required=True, metavar="FILE", help="everything measured; FILE.png is drawn")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything first, then time, judge, confirm, choose."""
+    torch.set_num_threads(1)
+    budget = _checked(options)
+    checkpoint = load_checkpoint(options.checkpoint, options.device)
+    plans = {plan.name: plan for plan in candidates(options.checkpoint, options.plans)}
+    document = _document(options, budget, plans)
+    _time(document, checkpoint, plans, budget, options)
+    _judge(document, checkpoint, plans, options)
+    _confirm(document, options, plans)
+    document["front"] = [row["plan"] for row in front(document["rows"])]
+    document["chosen"], document["why"] = choose(document["rows"], budget)
+    document["complete"] = True
+    write_whole(options.json, json.dumps(document, indent=1) + "\n")
+    _tell(document)
+    drawn(lambda path: _draw(document, path), Path(options.json).with_suffix(".png"))
+    print(f"json: {options.json}")
+    if document["chosen"] is None:
+        raise RunFailed(f"no plan fits: {document['why']}; what was measured is in {options.json}")
+    save_plan(plans[document["chosen"]], options.out)
+    print(f"chosen: {document['chosen']}, because {document['why']}: {options.out}")
+    return 0
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+def _time(
+    document: dict[str, Any],
+    checkpoint: Checkpoint,
+    plans: dict[str, Plan],
+    budget: LatencyBudget,
+    options: argparse.Namespace,
+) -> None:
+    """Latencies at batch 1 of every plan that has none yet; what cannot run here is noted with the reason."""
+    known = {row["plan"] for row in document["rows"]} | set(document["left_out"])
+    todo = [plan for name, plan in plans.items() if name not in known]
+    with progress_bar(len(todo), "timing", "plan") as bar:
+        for plan in todo:
+            try:
+                policy = serve(checkpoint, plan, 1, partial(accel.build, device=options.device))
+            except InputError as error:
+                document["left_out"][plan.name] = str(error)
+                bar.update()
+                continue
+            seconds = _latencies(policy, TIMING * options.seconds / len(plans))
+            p50, p99 = (float(np.percentile(seconds, p)) for p in (50, budget.percentile))
+            document["rows"].append(
+                {
+                    "plan": plan.name,
+                    "p50_ms": p50 * 1e3,
+                    "p99_ms": p99 * 1e3,
+                    "n": len(seconds),
+                    "executed": policy.n_action_steps,
+                    "calls": policy.calls_per_chunk,
+                    "fits": budget.met(seconds),
+                    "backend": policy.backend,
+                }
+            )
+            write_whole(options.json, json.dumps(document, indent=1) + "\n")
+            bar.update()
+
+
+def _latencies(policy: Any, seconds: float) -> np.ndarray:
+    obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
+    policy.reset([0], [0])
+
+    def answer() -> None:
+        policy.predict_action_chunk(obs, [0])
+
+    once = float(np.median(measure_latency(answer, n=3, warmup=3)))
+    return measure_latency(answer, n=int(np.clip(seconds / max(once, 1e-6), LEAST, MOST)), warmup=2)
+
+
+def _judge(
+    document: dict[str, Any], checkpoint: Checkpoint, plans: dict[str, Plan], options: argparse.Namespace
+) -> None:
+    """The energy distance of every plan's answers from the dense one's, which is compared with itself on other noise."""
+    todo = [row for row in document["rows"] if "error" not in row]
+    if not todo:
+        return
+    with progress_bar(None, "playing", "episode") as bar:
+        pairs = played_pairs(checkpoint, PAIRS, 0, bar.update)
+    before, after = (checkpoint.normaliser.unnormalise("obs", x).cpu().numpy() for x in pairs)
+    dense = answers(serve(checkpoint, _dense(plans).plain(), PAIRS * M), before, after, first_seed=10_000)
+    with progress_bar(len(todo), "judging", "plan") as bar:
+        for row in todo:
+            policy = serve(checkpoint, plans[row["plan"]], PAIRS * M, partial(accel.build, device=options.device))
+            row["error"] = energy_distance(answers(policy, before, after), dense)
+            write_whole(options.json, json.dumps(document, indent=1) + "\n")
+            bar.update()
+
+
+def _confirm(document: dict[str, Any], options: argparse.Namespace, plans: dict[str, Plan]) -> None:
+    """Play the dense plan and the best ones that fit, on the same seeds."""
+    task = document["task"]
+    fitting = sorted((row for row in document["rows"] if row["fits"]), key=lambda row: row["error"])[:CONFIRMED]
+    if not fitting:
+        return
+    dense = next((row for row in document["rows"] if row["plan"] == _dense(plans).name), None)
+    todo = [row for row in ([dense] if dense else []) + fitting if "successes" not in row]
+    seeds = tuple(evaluation_seeds(0, options.episodes))
+    with Evaluator(1) as evaluator:
+        for row in todo:
+            make = policy_maker(candidate_of(plans[row["plan"]]), Path(options.checkpoint), options.device)
+            with progress_bar(len(seeds), f"playing {row['plan']}", "episode") as bar:
+                job = Job(task, make, seeds, load_budget("cpu-20hz"))
+                episodes, _ = evaluator.run(job, lambda _, bar=bar: bar.update())
+            modes = [e.mode for e in episodes if e.success and e.mode is not None]
+            row["outcomes"] = [bool(e.success) for e in episodes]
+            row["successes"], row["episodes"] = sum(row["outcomes"]), len(episodes)
+            row["success_low"], row["success_high"] = wilson_interval(row["successes"], len(episodes))
+            row["mode_entropy"] = mode_entropy(modes) if modes else None
+            row["jerk"] = float(np.mean([e.jerk for e in episodes]))
+            write_whole(options.json, json.dumps(document, indent=1) + "\n")
+    for row in fitting:
+        if dense:
+            row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
+
+
+def _dense(plans: dict[str, Plan]) -> Plan:
+    """What the others are compared with: the dense sampler, or what was named first."""
+    return plans.get(DENSE) or next(iter(plans.values()))
+
+
+# -- the choice -------------------------------------------------------------------------------------------------------
+
+
+def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of which no other is both faster at the percentile and nearer to the dense sampler, fastest first."""
+    best, found = float("inf"), []
+    for row in sorted(rows, key=lambda row: (row["p99_ms"], row["error"])):
+        if row["error"] < best:
+            found.append(row)
+            best = row["error"]
+    return found
+
+
+def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str | None, str]:
+    """The plan, None where none fits, and why: of those that fit and were played, the nearest to the dense sampler whose
+    success is as good as the dense plan's; where none is, the one that succeeds most."""
+    deadline = f"p{budget.percentile:g} within {budget.deadline_s * 1e3:g} ms"
+    if not any(row["fits"] for row in rows):
+        fastest = min(rows, key=lambda row: row["p99_ms"])
+        return None, f"{deadline} is wanted, and the fastest, {fastest['plan']}, takes {fastest['p99_ms']:.1f} ms"
+    played = [row for row in rows if row["fits"] and "successes" in row]
+    good = [row for row in played if row.get("against_dense", (0, 0, 0))[1] > -MARGIN]
+    if good:
+        row = min(good, key=lambda row: row["error"])
+        told = f"{row['successes']}/{row['episodes']} episodes, as good as dense within {100 * MARGIN:g} points"
+        return row["plan"], f"it fits {deadline} with {row['p99_ms']:.1f} ms, is nearest to the dense sampler, and {told}"
+    row = max(played, key=lambda row: (row["successes"], -row["error"]))
+    told = f"it succeeds most of those that fit {deadline}, {row['successes']}/{row['episodes']}"
+    return row["plan"], f"{told}; none is shown to be as good as dense"
+
+
+# -- before and after -------------------------------------------------------------------------------------------------
+
+
+def _checked(options: argparse.Namespace) -> LatencyBudget:
+    if options.budget is None and options.period_ms is None:
+        raise InputError("give --period-ms and --deadline-ms, or a --budget by name")
+    if options.seconds <= 0 or options.episodes < 1:
+        raise InputError("--seconds and --episodes are numbers above 0")
+    if not options.out.endswith((".yaml", ".yml")):
+        raise InputError(f"--out {options.out}: wanted the name of a .yaml file")
+    for place in (options.out, options.json):
+        if check_place(place).is_dir():
+            raise InputError(f"{place} is a folder, wanted a file to write")
+    if Path(options.json).suffix == ".png":
+        raise InputError(f"--json {options.json}: the picture is written under that name; call the file .json")
+    check_device(options.device)
+    return load_budget(options.budget, options.period_ms, options.deadline_ms)
+
+
+def _document(options: argparse.Namespace, budget: LatencyBudget, plans: dict[str, Plan]) -> dict[str, Any]:
+    """What was measured before of the same request, or a new one."""
+    request = {
+        "checkpoint": fingerprint(Path(options.checkpoint)),
+        "plans": {name: plan.to_dict() for name, plan in plans.items()},
+        "episodes": options.episodes,
+        "device": options.device,
+        "budget": budget.to_dict(),
+        "machine": describe_machine(),
+        "version": __version__,
+    }
+    try:
+        document = json.loads(Path(options.json).read_text())
+        if document.get("format") == FORMAT and document["request"] == request and not document["complete"]:
+            print(f"{options.json}: going on after {len(document['rows'])} plans")
+            return document
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass  # none, or of something else: it is written anew
+    task = task_of(load_checkpoint(options.checkpoint))
+    return {"format": FORMAT, "request": request, "task": task, "complete": False, "rows": [], "left_out": {}}
+
+
+def _tell(document: dict[str, Any]) -> None:
+    """The front and what was played, as a table."""
+    shown = [row for row in document["rows"] if row["plan"] in document["front"] or "successes" in row]
+    print(f"\n{'plan':24} {'p50 ms':>8} {'p99 ms':>8} {'calls':>6} {'fits':>5} {'error':>8} {'success':>9} front")
+    for row in sorted(shown, key=lambda row: row["p99_ms"]):
+        played = f"{row['successes']}/{row['episodes']}" if "successes" in row else "-"
+        on_it = "*" if row["plan"] in document["front"] else ""
+        print(
+            f"{row['plan']:24} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['calls']:6d} "
+            f"{'yes' if row['fits'] else 'no':>5} {row['error']:8.4f} {played:>9} {on_it}"
+        )
+    print(f"{len(document['rows'])} plans timed, {len(document['left_out'])} cannot run here.")
+    print("error: energy distance of the executed actions from the dense sampler's, in [-1, 1].")
+
+
+def _draw(document: dict[str, Any], path: Path) -> None:
+    from ..benchmarks.picture import draw_front
+
+    draw_front(document, path)

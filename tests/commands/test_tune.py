@@ -1,0 +1,125 @@
+"""`ontick tune`: what is searched, how it is judged, and what is chosen."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ontick.commands import main
+from ontick.commands.candidates import DENSE, candidates
+from ontick.commands.families import ASSETS
+from ontick.commands.plan_quality import energy_distance
+from ontick.commands.tune import choose, front
+from ontick.diffusion import load_plan
+from ontick.runtime import load_budget
+
+AVOID = ASSETS / "diffusion-transformer" / "ontick-Avoid-v0"
+BUDGET = load_budget("cpu-20hz")
+
+
+def row(plan, p99_ms, error, fits=True, **more):
+    return {"plan": plan, "p99_ms": p99_ms, "error": error, "fits": fits, **more}
+
+
+def played(plan, p99_ms, error, wins, low, n=200):
+    return row(plan, p99_ms, error, successes=wins, episodes=n, against_dense=(low + 0.02, low, low + 0.04))
+
+
+def test_grid_solver_birth_cache_backend_and_precision_are_searched():
+    plans = {plan.name: plan for plan in candidates(AVOID)}
+    assert plans[DENSE].solver == "ddpm" and next(iter(plans)) == DENSE
+    assert {plan.solver for plan in plans.values()} >= {"ddpm", "ddim", "dpmpp"}
+    assert {plan.guess.source for plan in plans.values()} >= {"given", "previous", "nearest"}
+    assert {plan.precision for plan in plans.values()} >= {"fp32", "bf16", "int8"}
+    assert {plan.backend for plan in plans.values()} == {"eager", "best"}
+    assert any("cache" in plan.accelerators for plan in plans.values())
+
+
+@pytest.mark.parametrize("family", ["anchored-decoder", "streaming-transformer"])
+def test_other_families_have_plans_of_their_own(family):
+    names = [plan.name for plan in candidates(ASSETS / family / "ontick-Avoid-v0")]
+    assert names and all(family.split("-")[0][:4] in name or "diagonal" in name for name in names)
+
+
+def test_answers_of_one_distribution_have_no_distance_and_others_have():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(400, 8, 4, 2)) * 0.1 for _ in range(2))
+    assert energy_distance(a, b) < 0.05
+    assert energy_distance(a + 0.3, b) > 0.3
+    assert energy_distance(a * 0.2, b) > 0.1, "narrowed answers are another distribution"
+    assert energy_distance(a[:, :, :1], b) < 0.05, "the rows that both have are compared"
+
+
+def test_on_the_front_nothing_is_both_slower_and_farther():
+    rows = [row("a", 1, 0.5), row("b", 2, 0.6), row("c", 3, 0.2), row("d", 3, 0.3), row("e", 9, 0.1)]
+    assert [r["plan"] for r in front(rows)] == ["a", "c", "e"]
+
+
+def test_the_nearest_of_those_as_good_as_dense_is_chosen():
+    rows = [played("fast", 2, 0.3, 199, -0.01), played("near", 20, 0.1, 198, -0.02), row("slow", 90, 0.0, fits=False)]
+    chosen, why = choose(rows, BUDGET)
+    assert chosen == "near" and "as good as dense" in why and "20.0 ms" in why
+
+
+def test_a_plan_that_loses_success_is_not_chosen_for_being_near():
+    rows = [played("good", 2, 0.3, 199, -0.01), played("near", 20, 0.1, 150, -0.30)]
+    assert choose(rows, BUDGET)[0] == "good"
+    chosen, why = choose([played("bad", 2, 0.3, 120, -0.4), played("worse", 2, 0.1, 100, -0.5)], BUDGET)
+    assert chosen == "bad" and "none is shown" in why
+
+
+def test_where_nothing_fits_the_fastest_is_named():
+    chosen, why = choose([row("a", 90, 0.1, fits=False), row("b", 60, 0.2, fits=False)], BUDGET)
+    assert chosen is None and "b, takes 60.0 ms" in why and "40 ms" in why
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """tuned(*options) -> (exit code, the document, where the plan would be)."""
+
+    def run(*options, out=tmp_path / "plan.yaml"):
+        where = ["--out", str(out), "--json", str(tmp_path / "t.json")]
+        small = ["--plans", "ddim-4,ddim-2", "--episodes", "2", "--seconds", "1"]
+        code = main(["tune", str(AVOID), *small, *where, *options])
+        return code, json.loads((tmp_path / "t.json").read_text()), out
+
+    return run
+
+
+def test_the_chosen_plan_is_written_and_can_be_evaluated(tuned):
+    code, document, out = tuned("--period-ms", "1000", "--deadline-ms", "900")
+    assert code == 0 and document["complete"] and document["chosen"] in ("ddim-4", "ddim-2")
+    assert load_plan(str(out)).name == document["chosen"]
+    assert document["front"] and (out.parent / "t.png").is_file()
+    for measured in document["rows"]:
+        assert {"p50_ms", "p99_ms", "error", "fits", "successes"} <= set(measured)
+
+
+def test_where_nothing_fits_it_says_so_and_keeps_what_was_measured(tuned, capsys):
+    code, document, out = tuned("--period-ms", "10", "--deadline-ms", "0.01")
+    assert code == 1 and document["chosen"] is None and not out.exists()
+    assert "no plan fits" in capsys.readouterr().err
+
+
+def test_an_interrupted_search_goes_on(tuned, tmp_path, capsys):
+    _, document, out = tuned("--period-ms", "1000", "--deadline-ms", "900")
+    document["complete"] = False
+    document["rows"][0]["p50_ms"] = 123.0
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    code, again, _ = tuned("--period-ms", "1000", "--deadline-ms", "900")
+    assert code == 0 and again["rows"][0]["p50_ms"] == 123.0 and "going on after 2 plans" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "--period-ms"),
+        (["--period-ms", "50", "--seconds", "0"], "--seconds"),
+        (["--period-ms", "50", "--plans", "nonsense-3"], "nonsense-3"),
+        (["--period-ms", "50", "--out", "plan.json"], ".yaml"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(options, told, tmp_path, capsys):
+    where = ["--out", str(tmp_path / "p.yaml"), "--json", str(tmp_path / "t.json")]
+    assert main(["tune", str(AVOID), *where, *options]) == 2
+    assert told in capsys.readouterr().err
