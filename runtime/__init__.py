@@ -6,19 +6,23 @@ It sees a policy through `Policy` alone, and knows neither environments nor acce
 from .budget import LatencyBudget, budget_names, load_budget
 from .charge import Charge, FixedDelay, delay_ticks
 from .clock import Clock, VirtualClock, WallClock
-from .contracts import FollowingPolicy, InpaintingPolicy, Policy
+from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
 from .histogram import LatencyHistogram
 from .jerk import jerk
+from .ladder import Ladder, LadderPolicy
 from .ledger import Ledger
 from .loop import ControlLoop
 from .machine import describe_machine
 from .measure import measure_latency
 from .overlap import LATE, STITCHES, Overlap
+from .realtime import RealTime
 from .report import write_report
 from .statistics import paired_difference, wilson_interval
 from .trace import LatencyTrace
+from .worker import Worker
 
 __all__ = [
+    "AdoptingPolicy",
     "Charge",
     "Clock",
     "ControlLoop",
@@ -26,15 +30,19 @@ __all__ = [
     "FollowingPolicy",
     "InpaintingPolicy",
     "LATE",
+    "Ladder",
+    "LadderPolicy",
     "LatencyBudget",
     "LatencyHistogram",
     "LatencyTrace",
     "Ledger",
     "Overlap",
     "Policy",
+    "RealTime",
     "STITCHES",
     "VirtualClock",
     "WallClock",
+    "Worker",
     "budget_names",
     "delay_ticks",
     "describe_machine",
