@@ -14,7 +14,7 @@ import torch
 
 from ..errors import InputError
 from ..files import check_place, write_whole
-from ..runtime import budget_names, describe_machine, load_budget
+from ..runtime import LatencyTrace, budget_names, describe_machine, load_budget
 from .picture import drawn
 from .progress import progress_bar
 
@@ -79,8 +79,18 @@ def run(options: argparse.Namespace) -> int:
             calls, waits = row["gate"]["calls"], row["gate"]["host_syncs"]
             print(f"{row['case']} {row['plan']}: {calls:.1f} calls and {waits:.1f} waits of the host a chunk, mean")
     print(f"json: {options.json}")
+    for case in rows:
+        recorded = {row["plan"]: row["samples_ms"] for row in document["rows"] if row["case"] == case}
+        path = trace_file(options.json, case)
+        LatencyTrace(document["machine"], recorded).save(path)
+        print(f"latency trace of {case} (for evaluate --charge): {path}")
     drawn(lambda path: _draw(document, path), Path(options.json).with_suffix(".png"))
     return 0
+
+
+def trace_file(path: str, case: str) -> Path:
+    """Where the latencies of a case are written, beside the JSON."""
+    return Path(path).with_suffix(f".{case}.trace.json")
 
 
 def print_rows(document: dict[str, Any]) -> None:
