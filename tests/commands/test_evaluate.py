@@ -132,7 +132,7 @@ def test_a_mixed_level_plan_file_needs_a_streaming_transformer(evaluate, tmp_pat
     path.write_text("{name: diagonal, grid: {steps: 4}, solver: ddim, stagger: 1}")
     code, _ = evaluate(plans=str(path))
     error = capsys.readouterr().err
-    assert code == 2 and "none of --plans" in error and "which is a diffusion-transformer" in error
+    assert code == 2 and "none of --plans" in error and "whose family is diffusion-transformer" in error
 
 
 def test_a_checkpoint_without_its_normaliser_is_refused(evaluate, tiny_checkpoint, tmp_path, capsys):
