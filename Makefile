@@ -56,13 +56,14 @@ results-tasks: setup
 	$(TASK_ROWS) --plans $(SAMPLERS),robomimic-bc --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
 
-# The tables and pictures of docs/few-calls.md; it takes two hours and more. Run nothing beside the lines that time.
+# The tables and pictures of docs/few-calls.md; it takes three hours and more. Run nothing beside the lines that time.
 RTI = rti-1,rti-2,rti-3,rti-3-renoise,rti-5,rti-10,rti-10-renoise,rti-20
-FEW = ddpm-100,ddim-10,ddim-2,$(RTI),draft-3,ddim-3-every-1
+OTHERS = ddpm-100,ddim-10,ddim-2,draft-3,ddim-3-every-1
+FEW = $(OTHERS),$(RTI)
 TRAINED = anchored-1,anchored-2,anchored-3,diagonal-1
 CHUNKED = ddim-10,ddim-10-every-8,ddim-8-every-8,ddim-16-every-8,ddim-24-every-8
 PUSHED = $(CHUNKED),ddim-3-every-1,rti-3,rti-3-renoise,draft-3,draft-3-every-1
-PUSHED_TRAINED = anchored-2,anchored-2-every-1,diagonal-1
+PUSHED_TRAINED = diagonal-1,anchored-2-every-1,anchored-2
 FEW_ROWS = $(BIN)/ontick evaluate --episodes 200 --tasks
 RESULTS = benchmarks/results
 CALM = $(foreach task,avoid pick-place peg-insert-side,$(RESULTS)/few-calls-$(task)-cpu.json)
@@ -70,7 +71,12 @@ PUSHES = $(foreach task,avoid pick-place,$(RESULTS)/few-calls-$(task)-push-cpu.j
 results-few-calls: setup
 	$(FEW_ROWS) ontick/Avoid-v0 --plans $(FEW),$(TRAINED) --json $(RESULTS)/few-calls-avoid-cpu.json
 	$(FEW_ROWS) metaworld/pick-place-v3 --plans $(FEW),$(TRAINED) --json $(RESULTS)/few-calls-pick-place-cpu.json
-	$(FEW_ROWS) metaworld/peg-insert-side-v3 --plans $(FEW) --json $(RESULTS)/few-calls-peg-insert-side-cpu.json
+	$(FEW_ROWS) metaworld/peg-insert-side-v3 --plans $(OTHERS),rti-1,rti-2,rti-3,rti-3-renoise,rti-5 \
+		--json $(RESULTS)/few-calls-peg-insert-side-cpu.json
+	$(BIN)/ontick evaluate --episodes 64 --tasks metaworld/peg-insert-side-v3 --plans rti-10,rti-10-renoise,rti-20 \
+		--json $(RESULTS)/few-calls-peg-insert-side-64-cpu.json
+	$(FEW_ROWS) ontick/Avoid-v0 --plans anchored-2-argmax,anchored-2-hysteresis,anchored-2-warm \
+		--json $(RESULTS)/few-calls-picks-cpu.json
 	$(FEW_ROWS) ontick/Avoid-v0 --disturb push --plans $(PUSHED),$(PUSHED_TRAINED) \
 		--json $(RESULTS)/few-calls-avoid-push-cpu.json
 	$(FEW_ROWS) metaworld/pick-place-v3 --disturb push --plans $(PUSHED),$(PUSHED_TRAINED) \

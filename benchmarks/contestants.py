@@ -3,6 +3,7 @@
 An answer is a chunk from noise, or, for plans that go on from what they have, what one answer costs in steady state:
 
     rti-K       a warm chunk, from the previous one, shifted by the actions that were used
+    draft-K     a draft of a bank or a regression of the shipped size, found and polished
     anchored-K  a chunk from every anchor of a network with anchors, and the pick of one
     diagonal-H  one tick of a full queue
 
@@ -19,10 +20,10 @@ import torch
 from torch import Tensor
 
 from .. import accel
-from ..diffusion import Chunk, Inputs, Plan, Program, State, load_plan, run_chunk, run_scored_chunk
+from ..diffusion import Chunk, Inputs, Plan, Program, State, load_plan, run_chunk, run_scored_chunk, shifted
 from ..errors import InputError
 from ..policy import ActionNetwork, AnchoredConfig, AnchoredDecoder, StreamingTransformer, TransformerForDiffusion
-from ..policy.warm_policy import shifted
+from ..policy.drafts import Drafts
 from .counting import chunk_bytes, chunk_flops, flops_of, tick_flops, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
 
@@ -143,6 +144,22 @@ class Warm(Steady):
         return run_chunk(self._cold, self._cold.prepare(obs), SEED, torch.tensor([birth]), device=obs.device)
 
 
+class Draft(Steady):
+    """A draft, found in a bank or by a regression, noised and polished."""
+
+    def __init__(self, name: str, plan: Plan, network: ActionNetwork, device: torch.device) -> None:
+        super().__init__(name, plan, network, device)
+        drafts = Drafts.random(network.config).to(device)
+        self._drafted = drafts.nearest if plan.guess.source == "nearest" else drafts.regressed
+
+    def answer(self, obs: Tensor, birth: int) -> Tensor:
+        context = self.program.prepare(obs)
+        return run_chunk(self.program, context, SEED, torch.tensor([birth]), self._drafted(obs), obs.device)
+
+    def work(self, obs: Tensor) -> dict[str, int]:
+        return {"flops": chunk_flops(self.program, obs, self._drafted(obs)), "bytes_read": chunk_bytes(self.program)}
+
+
 class Anchored(Steady):
     """Every anchor a lane, and the chunk of the highest confidence."""
 
@@ -226,9 +243,11 @@ def ours(name: str, plan: Plan, network: TransformerForDiffusion, device: torch.
         return Anchored(name, plan, anchored_of(network), device)
     if plan.guess.source == "previous":
         return Warm(name, plan, network, device)
+    if plan.guess.source in ("nearest", "regression"):
+        return Draft(name, plan, network, device)
     if plan.birth != "noise":
         got = f"a guess that is {plan.guess.source}"
-        raise InputError(f"plan {name!r} starts from {got}; a bench has noise, the previous answer and anchors")
+        raise InputError(f"plan {name!r} starts from {got}; a bench has noise, previous answers, drafts and anchors")
     return Ours(name, plan, network, device)
 
 

@@ -18,10 +18,18 @@ from torch import Tensor
 
 from ontick.benchmarks.contestants import Peer
 from ontick.benchmarks.policy import interleaved, percentiles
-from ontick.commands.families import ASSETS, candidate_of, checkpoint_for, policy_maker, with_schedule_of
+from ontick.commands.families import (
+    ASSETS,
+    candidate_of,
+    checkpoint_for,
+    fingerprint,
+    policy_maker,
+    with_schedule_of,
+)
 from ontick.commands.observations import played
 from ontick.commands.progress import progress_bar
 from ontick.diffusion import Plan, build, load_plan
+from ontick.errors import InputError
 from ontick.files import write_whole
 from ontick.policy import TransformerForDiffusion, load_checkpoint
 from ontick.runtime import Policy, describe_machine, load_budget
@@ -76,6 +84,9 @@ def main() -> None:
         document = json.loads(Path(file).read_text())
         [task] = {row["task"] for row in document["rows"]}
         folder = ASSETS / "diffusion-transformer" / task.replace("/", "-")
+        shipped = {fingerprint(path) for path in ASSETS.glob(f"*/{folder.name}")}
+        if any(row["checkpoint"] not in shipped for row in document["request"]["rows"]):
+            raise InputError(f"{file} was played with weights that are not the shipped ones, which would be timed")
         checkpoint = load_checkpoint(folder)
         obs = list(checkpoint.normaliser.unnormalise("obs", played(checkpoint, 8, 2))[:, None])
         played_plans = {row["plan"] for row in document["rows"]}

@@ -102,10 +102,13 @@ def draw(tasks: dict[str, list[Row]], path: Path) -> None:
     plt = pyplot()
     panels: list[tuple[str, str, Any, Any, Any]] = [
         ("success, %", "network calls an executed action", calls, success, success_interval),
-        ("success, %", "inference an executed action, batch 1, p50 [ms]", action_ms, success, success_interval),
         ("jerk", "network calls an executed action", calls, lambda row: row["jerk"], None),
     ]
-    if any(entropy(row) is not None for rows in tasks.values() for row in rows):
+    every = [row for rows in tasks.values() for row in rows]
+    if any(row["timed"] for row in every):
+        below = "inference an executed action, batch 1, p50 [ms]"
+        panels.insert(1, ("success, %", below, action_ms, success, success_interval))
+    if any(entropy(row) is not None for row in every):
         panels.insert(1, ("entropy of modes, nats", panels[0][1], calls, entropy, entropy_interval))
     figure, axes = plt.subplots(len(panels), len(tasks), figsize=(6.4 * len(tasks), 4 * len(panels)), squeeze=False)
     for column, (task, rows) in enumerate(tasks.items()):

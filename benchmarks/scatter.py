@@ -1,5 +1,6 @@
 """Rows of evaluations as points: what a plan costs, and what is left of success and modes."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -59,9 +60,14 @@ def panel(
     for kind, (_, colour) in kinds.items():
         axis.plot([], [], "o", color=colour, label=kind, ms=5)
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="both", labelsize=7)
+    axis.set_xticks(ticks := _ticks(*axis.get_xlim()), [f"{tick:g}" for tick in ticks], fontsize=7)
+    axis.minorticks_off()
     axis.margins(y=0.2)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=7, frameon=False, loc="lower right")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 of each decade that lie between: more would be written over each other."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for decade in decades for lead in (1, 2, 5) if low <= (tick := lead * 10.0**decade) <= high]

@@ -13,7 +13,7 @@ VERBS = {
     "evaluate": "run policies in simulation: success, latency, budgets, one plan beside another",
     "demos": "collect expert demonstrations",
     "train": "train a diffusion policy on demonstrations",
-    "calibrate": "make a cache schedule for a checkpoint: what is computed at which step",
+    "calibrate": "make what a plan needs of a checkpoint: cache schedules, entry levels, drafts",
     "tune": "find the best plan that fits a latency budget on this machine",
     "bench": "time plans side by side on this machine, beside what users run today",
 }

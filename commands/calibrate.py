@@ -1,7 +1,8 @@
-"""Calibrate a cache schedule for a checkpoint: which residual branch is computed at which denoising step.
+"""Calibrate a plan for a checkpoint: a cache schedule, the entry level of warm starts (rti), or drafts (draft-K).
 
-Plays episodes of the checkpoint's task to see what its network does, writes the schedule as JSON beside the checkpoint,
-where `ontick evaluate --plans NAME` finds it, and draws it with the maps that it came from.
+A schedule says which residual branch is computed at which denoising step. This plays episodes of the checkpoint's task
+to see what its network does, writes what it finds beside the checkpoint, where `ontick evaluate --plans NAME` finds it,
+and draws it.
 """
 
 import argparse
@@ -78,10 +79,10 @@ class Subject:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then look, schedule, judge, write and draw."""
-    if options.plan.startswith("draft"):
-        return drafts.run(options)
-    if options.plan.startswith("rti"):
-        return entry.run(options)
+    for begin, verb in (("draft", drafts.run), ("rti", entry.run)):
+        if options.plan.startswith(begin):
+            _refuse_schedule_options(options)
+            return verb(options)
     scheduler, nominal = _scheduler(options.plan)
     samples = SAMPLES.get(scheduler, 0) if options.samples is None else options.samples
     if samples < 1 and (scheduler in SAMPLES or options.samples is not None):
@@ -140,6 +141,14 @@ def run(options: argparse.Namespace) -> int:
     _tell(schedule, about, out)
     drawn(lambda path: _draw(schedule, subject, path), out.with_suffix(".png"))
     return 0
+
+
+def _refuse_schedule_options(options: argparse.Namespace) -> None:
+    """Raises InputError where an option was given that only cache schedules have."""
+    defaults = {"united": UNITED, "form": FORMS[0], "affine": False, "no_tail": False}
+    given = [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(options, name) != default]
+    if given:
+        raise InputError(f"--plan {options.plan} has no {', '.join(given)}, which is of cache schedules; leave it out")
 
 
 # -- schedulers -------------------------------------------------------------------------------------------------------

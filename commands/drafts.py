@@ -23,7 +23,7 @@ from ..policy import Checkpoint, load_checkpoint
 from ..policy.draft_policy import SOURCES
 from ..policy.drafts import BANK, FILE, Drafts
 from ..policy.training import Windows, window_frames
-from .families import check_device
+from .families import DIFFUSION, check_device
 
 HELD_OUT = 10  # one episode in so many is kept for the error that is told
 AT_ONCE = 64  # windows whose distances to the bank are in memory together
@@ -34,6 +34,9 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.checkpoint, options.device)
+    if checkpoint.network.family != DIFFUSION:
+        got = checkpoint.network.family
+        raise InputError(f"{options.checkpoint} is of the family {got}, and drafts are for a {DIFFUSION}")
     out = check_place(options.out or Path(options.checkpoint) / FILE)
     if out.is_dir() or out.suffix != ".safetensors":
         raise InputError(f"--out {out}: wanted the name of a .safetensors file")
@@ -99,8 +102,6 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--plan {options.plan}: drafts are made of demonstrations: give --data FILE")
     if options.samples is not None and not 1 <= options.samples <= BANK:
         raise InputError(f"--samples is {options.samples}, wanted 1 to {BANK} windows for the bank")
-    if options.affine:
-        raise InputError(f"--affine is for cache schedules; --plan {options.plan} makes drafts")
     check_device(options.device)
 
 

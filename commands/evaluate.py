@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--late", choices=LATE, default="play", help="what is done while an answer is overdue")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained report page")
-    parser.add_argument("--json", required=True, metavar="FILE", help="write everything measured")
+    default = "runs/evaluation-ID.json, ID told by what was asked for"
+    parser.add_argument("--json", metavar="FILE", help=f"write everything measured (default: {default})")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,9 +93,8 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # the timed policy runs as the workers' do
     budget, entries, disturbance = budget_of(options), entries_of(options), disturbance_of(options)
     trace = None if options.charge in (None, "measured") else LatencyTrace.load(options.charge)
-    backends = {}
     for entry in entries:  # a plan that the checkpoint cannot run is told before anything is played
-        backends[entry.key] = getattr(entry.policy(1), "backend", None)
+        entry.policy(1)
         if trace is not None:
             _recorded(trace, entry)
     seeds = evaluation_seeds(options.seed, options.episodes)
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
             job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance, overlap_of(options))
             changed = _accelerated(policy, windows)  # before anything is played: a plan that gives NaN ends here
             row = _play_row(evaluator, job, entry, samples_s, timing)
-            document["rows"].append({**row, "backend": backends[entry.key], **changed})
+            document["rows"].append({**row, "backend": getattr(policy, "backend", None), **changed})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew

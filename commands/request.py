@@ -1,6 +1,7 @@
 """What an evaluation was asked for: its options, checked, and the unfinished work that belongs to them."""
 
 import argparse
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
     if options.checkpoint is not None:
         family = read_config(options.checkpoint).get("family")
         if all(candidate.family != family for candidate in candidates):
-            raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, which is a {family}")
+            raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, whose family is {family}")
     check_device(options.device)
     if options.charge is not None and options.delay_ticks is not None:
         raise InputError("--charge and --delay-ticks both say how long an answer takes; give one of them")
@@ -96,8 +97,8 @@ def request_of(
     trace: LatencyTrace | None,
     disturbance: Disturbance,
 ) -> dict[str, Any]:
-    """What was asked for, by content: two runs with equal requests are one evaluation."""
-    _check_places(options)
+    """What was asked for, by content: two runs with equal requests are one evaluation. Gives `options.json` a place
+    where none was told, and checks all places."""
     rows = [
         {
             "task": entry.task,
@@ -107,7 +108,7 @@ def request_of(
         for entry in entries
     ]
     charge = options.charge if trace is None else trace.to_dict()["plans"]
-    return {
+    request = {
         "version": __version__,
         "packages": {task: find_task(task).version for task in sorted({entry.task for entry in entries})},
         "rows": rows,
@@ -121,6 +122,11 @@ def request_of(
         "late": options.late,
         "disturb": str(disturbance) or None,
     }
+    if options.json is None:  # a name of its own for every request, so that none is written over another
+        told = hashlib.blake2b(json.dumps(request, sort_keys=True).encode(), digest_size=4).hexdigest()
+        options.json = str(Path("runs") / f"evaluation-{told}.json")
+    _check_places(options)
+    return request
 
 
 def trace_file(options: argparse.Namespace) -> Path:

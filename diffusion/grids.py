@@ -49,6 +49,8 @@ def at_indices(schedule: Schedule, indices: np.ndarray, told: np.ndarray | None 
     labels = indices if told is None else np.asarray(told)
     if len(labels) != len(indices):
         raise InputError(f"a grid of {len(indices)} levels tells the network as many labels, got {len(labels)}")
+    if labels.min() < 0 or labels.max() >= top:
+        raise InputError(f"a network is told training indices in 0..{top - 1}, got {labels.tolist()}")
     alpha_bar = schedule.alpha_bar[indices]
     return Grid(
         np.concatenate([[1.0], np.sqrt(alpha_bar)]),

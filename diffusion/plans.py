@@ -7,6 +7,7 @@ stagger: 0
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from .schedules import Schedule
 from .solvers import SOLVERS
 
 GRID_KINDS = ("trained", "custom", "flow")
+GRID_FIELDS = {  # what a kind of grid reads
+    "trained": ("steps", "spacing", "entry", "end"),
+    "custom": ("labels", "told"),
+    "flow": ("steps", "shift"),
+}
+GUESS_FIELDS = {"previous": ("cold", "clip"), "anchors": ("pick", "margin", "warm")}  # what a source reads
 BIRTHS = ("noise", "noised", "guess")
 SOURCES = ("given", "previous", "nearest", "regression", "anchors")
 VIEWS = ("all", "partitions", "lookahead")
@@ -49,6 +56,7 @@ class GridSpec:
     def __post_init__(self) -> None:
         _one_of("grid kind", self.kind, GRID_KINDS)
         _one_of("spacing", self.spacing, SPACINGS)
+        _read_alone(self, f"a grid of kind {self.kind!r}", ("kind", *GRID_FIELDS[self.kind]))
         if self.kind == "custom" and not self.labels:
             raise InputError("a custom grid needs its labels: a list of ascending training indices")
         if self.kind != "custom" and self.steps < 1:
@@ -93,6 +101,7 @@ class GuessSpec:
         _one_of("pick", self.pick, ("argmax", "sample"))
         if not 0 <= self.margin <= 1:
             raise InputError(f"margin is {self.margin}, wanted a difference of probabilities, 0 to 1")
+        _read_alone(self, f"a guess that is {self.source}", ("source", *GUESS_FIELDS.get(self.source, ())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +150,7 @@ class Plan:
             if not isinstance(name, str) or not isinstance(settings, dict):
                 got = f"{name}: {settings!r}"
                 raise InputError(f"plan {self.name!r}: accelerators are a name and its settings, got {got}")
-        if not self.gamma >= 0:
+        if not 0 <= self.gamma < math.inf:
             raise InputError(f"plan {self.name!r}: gamma is {self.gamma}, wanted 0 (no fresh noise) or more")
         if self.birth == "noise" and self.guess != GuessSpec():
             raise InputError(f"plan {self.name!r}: birth noise starts from no guess; use guess or noised")
@@ -179,6 +188,13 @@ def save_plan(plan: Plan, path: str | Path) -> None:
 def _one_of(what: str, got: Any, known: tuple[str, ...]) -> None:
     if got not in known:
         raise InputError(f"unknown {what} {got!r}; known: {', '.join(known)}")
+
+
+def _read_alone(spec: Any, what: str, fields: tuple[str, ...]) -> None:
+    """Raises InputError where `spec` sets a field that `what` does not read: it would do nothing."""
+    idle = [name for name in _differences(spec) if name not in fields]
+    if idle:
+        raise InputError(f"{what} does not read {', '.join(idle)}; it reads {', '.join(fields)}: leave the others out")
 
 
 def _differences(value: Any) -> dict[str, Any]:

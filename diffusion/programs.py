@@ -175,6 +175,7 @@ class Program:
         """Fresh lanes: every row at its entry level. seed, birth: [B] int64; guess: [B, R, D...]."""
         tick = torch.zeros_like(seed)
         index = self.index(tick)
+        guess = guess if guess is None or self.endless else guess[:, : self.rows]  # fewer where no tail is computed
         x = self._birth(seed, birth, index, guess, torch.device(device))
         before = _spread(index < 0, x).to(x.device)
         x = torch.where(before, torch.zeros_like(x), x)
@@ -273,8 +274,11 @@ def build(denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], positions: int
     """
     if plan.accelerators or (plan.precision, plan.backend) != ("fp32", "eager"):
         raise InputError(f"plan {plan.name!r} has accelerators, a precision or a backend: build it with accel.build")
-    grid = plan.grid.build(denoiser.schedule)
-    table = solver_table(plan.solver, grid, plan.eta, plan.gamma)
+    try:
+        grid = plan.grid.build(denoiser.schedule)
+        table = solver_table(plan.solver, grid, plan.eta, plan.gamma)
+    except InputError as error:
+        raise InputError(f"plan {plan.name!r}: {error}") from None
     if (plan.solver == "euler") != denoiser.schedule.is_flow:
         raise InputError(
             f"plan {plan.name!r}: solver {plan.solver} does not fit schedule {denoiser.schedule.name!r} "

@@ -40,6 +40,13 @@ class AnchoredPolicy(WarmStart):
             raise InputError(f"plan {plan.name!r} starts from {plan.guess.source}, this policy from anchors")
         if not isinstance(checkpoint.network, AnchoredDecoder):
             raise InputError(f"plan {plan.name!r} needs a network with anchors; train one with --algorithm anchored")
+        trained = checkpoint.network.config.noised_levels
+        highest = max(int(plan.grid.build(checkpoint.network.schedule).label.max()), *plan.grid.labels, 0)
+        if highest >= trained:
+            raise InputError(
+                f"plan {plan.name!r} goes up to level {highest}, and the anchors were noised up to {trained - 1} in "
+                "training; enter lower, or train with more noised_levels"
+            )
 
     def _sampled(self, obs: Tensor, lanes: Sequence[int]) -> Tensor:
         seed, birth = self._keys(lanes)

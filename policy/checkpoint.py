@@ -45,7 +45,8 @@ class Checkpoint:
     folder: Path | None = None
 
     def at_limits(self, chunk: torch.Tensor) -> torch.Tensor:
-        """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits.
+        """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits,
+        a tenth: training scales them so.
         Raises InputError where the checkpoint does not say which dimensions are discrete."""
         dims = self.about.get("discrete_dims")
         if dims is None:

@@ -43,13 +43,17 @@ class DiffusionPolicy:
             raise InputError(f"plan {plan.name!r} executes {self.n_action_steps} actions of {most} that are predicted")
         self.program: Program = build(checkpoint.network, plan, (config.action_dim,), self._positions())
         self.calls_per_chunk = self.program.calls
-        self.backend = self.program.backend
         self._seed: dict[int, int] = {}
         self._births: dict[int, int] = {}
         self._queue: dict[int, list[np.ndarray]] = {}
         self._window: dict[int, np.ndarray] = {}
         self._fixed: dict[int, tuple[np.ndarray, int]] = {}  # what the next answer is to agree with
         self._guided: dict[int, Program] = {}  # by the id of the program that it guides
+
+    @property
+    def backend(self) -> str:
+        """What chunks run on; a program may find at its first answer that it must fall back."""
+        return self.program.backend
 
     @property
     def refreshes(self) -> float | None:

@@ -18,6 +18,8 @@ from ..errors import InputError
 from .checkpoint import Checkpoint
 from .chunk_policy import DiffusionPolicy
 
+LEAST_ENTRY = 0.9  # sigma of the entry level: below it what is born is not what the network saw there
+
 
 class DiagonalPolicy(DiffusionPolicy):
     """Serves staggered plans; an answer is the block of H actions that became clean, and has no tail."""
@@ -31,6 +33,9 @@ class DiagonalPolicy(DiffusionPolicy):
         horizon = checkpoint.network.config.horizon
         if self.program.rows > horizon:
             raise InputError(f"plan {plan.name!r} has a queue of {self.program.rows} rows, the network {horizon}")
+        if (sigma := float(self.program.grid.sigma[-1])) < LEAST_ENTRY:
+            got = f"plan {plan.name!r} enters at a level with sigma {sigma:.2f}"
+            raise InputError(f"{got}, and a queue is born from noise: enter near the top of the trained levels")
         self.n_action_steps, self.calls_per_chunk = plan.block, self.program.calls_per_tick
         self._states: dict[int, State] = {}
         self._calls: dict[int, int] = {}
@@ -51,7 +56,10 @@ class DiagonalPolicy(DiffusionPolicy):
 
     def _refuse(self, checkpoint: Checkpoint, plan: Plan) -> None:
         if not plan.stagger:
-            raise InputError(f"plan {plan.name!r} has stagger 0, a queue has 1 or more")
+            raise InputError(f"plan {plan.name!r} has stagger 0, a queue has 1")
+        if plan.stagger != 1 or plan.view != "all":
+            got = f"plan {plan.name!r} has stagger {plan.stagger} and view {plan.view}"
+            raise InputError(f"{got}, wanted 1 and all: a queue that gives a block with every call")
         if plan.birth != "noise":
             raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); a queue is born from noise")
         if plan.execute not in (0, plan.block):

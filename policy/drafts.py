@@ -74,6 +74,16 @@ class Drafts(nn.Module):
         return self.regression(obs.flatten(1)).unflatten(1, self.chunks.shape[1:])
 
     @staticmethod
+    def random(config: ChunkConfig, bank: int = BANK) -> "Drafts":
+        """Of random numbers, always the same: they take as long to find as any."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            observations = torch.rand(bank, config.observation_dim) * 2 - 1
+            chunks = torch.rand(bank, config.horizon, config.action_dim) * 2 - 1
+            shape = (config.n_obs_steps * config.observation_dim, WIDTH, config.horizon * config.action_dim)
+            return Drafts(observations, chunks, _network(*shape))
+
+    @staticmethod
     def fit(
         windows: Windows,
         config: ChunkConfig,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..diffusion import Asked, Inputs, build, load_plan, queue_grid, schedule
 from ..diffusion.staircase import Staircase
+from ..errors import InputError
 from .config import TransformerConfig
 from .network import sinusoid
 from .transformer import Context, TransformerForDiffusion
@@ -103,6 +104,8 @@ class StreamingTransformer(TransformerForDiffusion):
         (`SINGLE`), that lag one step behind each other: full, as it is in most ticks, or still being filled (`RAMP`);
         or all rows share a level (`TOGETHER`)."""
         T, top = self.config.horizon, self.schedule.train_levels
+        if T < 2:
+            raise InputError(f"a queue of horizon {T} has no blocks, wanted 2 rows or more")
         tables = [queue_labels(self.config, H) for H in range(1, T) if T % H == 0]
         together = torch.randint(top, (lanes, 1), generator=generator).expand(-1, T)
         which = torch.randint(1, max(len(tables), 2), (lanes,), generator=generator) % len(tables)

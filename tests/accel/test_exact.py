@@ -6,7 +6,7 @@ import torch
 from ontick import accel
 from ontick.accel.exact import SWITCHES
 from ontick.accel.exact_network import ExactDecoder, Rewrites
-from ontick.diffusion import GridSpec, Inputs, Plan, Rows, build, load_plan, run_chunk
+from ontick.diffusion import GridSpec, GuessSpec, Inputs, Plan, Rows, build, load_plan, run_chunk
 from ontick.errors import InputError
 from ontick.policy.transformer import Context
 
@@ -168,16 +168,23 @@ def test_dropping_rows_is_refused_where_they_are_needed(randomised_network, chan
     assert exact_program(randomised_network(**changes), **settings).rows == 8
 
 
-def test_dropping_rows_is_refused_where_the_next_guess_needs_them(randomised_network, keys):
+def test_dropping_rows_is_refused_where_the_next_guess_needs_them(randomised_network):
     network = randomised_network()
-    plan = dataclasses.replace(planned(rows=True), birth="guess")
-    with pytest.raises(InputError, match=r"next guess needs the tail.*set rows to false or auto"):
-        accel.build(network, plan, (2,), 8)
-    program = accel.build(network, dataclasses.replace(planned(), birth="guess"), (2,), 8)
-    plain = build(network, dataclasses.replace(load_plan("ddpm-6"), birth="guess"), (2,), 8)
+    previous = {"birth": "guess", "guess": GuessSpec(source="previous")}
+    with pytest.raises(InputError, match=r"next answer starts from the tail.*set rows to false or auto"):
+        accel.build(network, dataclasses.replace(planned(rows=True), **previous), (2,), 8)
+    assert accel.build(network, dataclasses.replace(planned(), **previous), (2,), 8).rows == 8
+
+
+@pytest.mark.parametrize("birth", ["guess", "noised"])
+def test_of_a_guess_that_is_used_once_the_executed_rows_alone_are_computed(randomised_network, keys, birth):
+    network = randomised_network()
+    program = accel.build(network, dataclasses.replace(planned(), birth=birth), (2,), 8)
+    plain = build(network, dataclasses.replace(load_plan("ddpm-6"), birth=birth), (2,), 8)
+    assert program.rows < plain.rows
     obs, guess = observations(network), torch.rand(LANES, 8, 2, generator=torch.Generator().manual_seed(2))
-    results = [run_chunk(p, p.prepare(obs), *keys(LANES), guess) for p in (program, plain)]
-    torch.testing.assert_close(*results, rtol=0, atol=2e-5)
+    got, want = (run_chunk(p, p.prepare(obs), *keys(LANES), guess) for p in (program, plain))
+    torch.testing.assert_close(got, want[:, : program.rows], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("switches", [{}, {"rows": False}, {"fold": False, "rows": False}])

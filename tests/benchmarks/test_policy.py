@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ontick.benchmarks import policy as suite
-from ontick.benchmarks.contestants import Anchored, Diagonal, Ours, Peer, Warm, anchored_of, ours, streaming_of
+from ontick.benchmarks.contestants import Anchored, Diagonal, Draft, Ours, Peer, Warm, anchored_of, ours, streaming_of
 from ontick.benchmarks.counting import PeakMemory, chunk_flops, product_rate, read_bandwidth, tick_flops, weight_bytes
-from ontick.diffusion import build, load_plan
+from ontick.diffusion import GuessSpec, build, load_plan
 from ontick.errors import InputError, RunFailed
 from ontick.policy import TransformerConfig, TransformerForDiffusion
 from ontick.runtime import load_budget
@@ -117,7 +117,12 @@ def test_what_differs_by_more_than_rounding_or_precision_is_not_timed(small, mon
 
 # -- plans that go on from what they have ----------------------------------------------------------------------------
 
-STEADY = {"rti-2": (Warm, 1, 2), "anchored-2": (Anchored, 4, 2), "diagonal-4": (Diagonal, 4, 1)}
+STEADY = {
+    "rti-2": (Warm, 1, 2),
+    "draft-2": (Draft, 4, 2),
+    "anchored-2": (Anchored, 4, 2),
+    "diagonal-4": (Diagonal, 4, 1),
+}
 
 
 def steady(name: str) -> Ours:
@@ -210,7 +215,7 @@ def test_plain_plans_of_this_kind_have_no_error_and_exact_ones_are_told_against_
     [
         ("diagonal-4", {"stagger": 2}, "has stagger 2 and view all, wanted 1 and all"),
         ("diagonal-4", {"execute": 2}, "executes 2, its queue gives 4 at a time"),
-        ("draft-2", {}, "starts from a guess that is nearest; a bench has noise, the previous answer and anchors"),
+        ("draft-2", {"guess": GuessSpec()}, "starts from a guess that is given; a bench has noise, previous answers"),
         ("ddim-10", {"execute": 16}, "executes 16 actions of 15 that are predicted"),
     ],
 )

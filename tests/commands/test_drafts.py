@@ -92,7 +92,7 @@ def test_an_evaluation_runs_both_drafts_once_they_are_there(checkpoint, tmp_path
         ({"data": None}, "give --data FILE"),
         ({"plan": "draft-x"}, "unknown plan 'draft-x'"),
         ({"more": ["--samples", "0"]}, "--samples is 0, wanted 1 to 2048"),
-        ({"more": ["--affine"]}, "--affine is for cache schedules"),
+        ({"more": ["--affine", "--united", "2"]}, "has no --united, --affine, which is of cache schedules"),
         ({"more": ["--out", "x.json"]}, "wanted the name of a .safetensors file"),
         ({"episodes": 1}, "has 1 episode, wanted 2 or more"),
         ({"actions": 3}, "numbers, the checkpoint takes (39, 4)"),

@@ -132,7 +132,7 @@ def test_a_mixed_level_plan_file_needs_a_streaming_transformer(evaluate, tmp_pat
     path.write_text("{name: diagonal, grid: {steps: 4}, solver: ddim, stagger: 1}")
     code, _ = evaluate(plans=str(path))
     error = capsys.readouterr().err
-    assert code == 2 and "none of --plans" in error and "which is a diffusion-transformer" in error
+    assert code == 2 and "none of --plans" in error and "whose family is diffusion-transformer" in error
 
 
 def test_a_checkpoint_without_its_normaliser_is_refused(evaluate, tiny_checkpoint, tmp_path, capsys):
@@ -264,3 +264,12 @@ def test_a_plan_whose_schedule_is_not_there_is_told_before_anything_is_played(ev
     code, document = evaluate(plans="ddim-2,bac-7")
     assert code == 2 and document is None
     assert f"make it with `ontick calibrate {tiny_checkpoint} --plan bac-7`" in capsys.readouterr().err
+
+
+def test_without_json_every_request_has_a_file_of_its_own(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["evaluate", "--tasks", TASK, "--checkpoint", str(tiny_checkpoint), "--episodes", "1", "--plans"]
+    for plan in ("ddim-1", "ddim-2", "ddim-2"):
+        assert main([*given, plan]) == 0
+    plans = [json.loads(path.read_text())["rows"][0]["plan"] for path in (tmp_path / "runs").glob("evaluation-*.json")]
+    assert sorted(plans) == ["ddim-1", "ddim-2"]

@@ -99,3 +99,9 @@ def test_more_steps_than_lie_between_end_and_entry_are_refused():
 @pytest.mark.parametrize("spacing", ["linspace", "logsnr", "trailing"])
 def test_one_step_starts_at_the_entry(spacing):
     assert spaced(COSINE, 1, spacing, entry=30).label.tolist() == [0, 30]
+
+
+@pytest.mark.parametrize("told", [[-5, 10], [0, 100]])
+def test_a_network_is_told_trained_indices_alone(told):
+    with pytest.raises(InputError, match=r"is told training indices in 0\.\.99"):
+        at_indices(schedule("squaredcos_cap_v2", 100), np.array([0, 5]), np.array(told))

@@ -112,3 +112,32 @@ def test_unknown_names_and_missing_files_are_refused():
             load_plan(name)
     with pytest.raises(InputError, match="1 to 100"):
         load_plan("ddim-101").grid.build(schedule("squaredcos_cap_v2", 100))
+
+
+@pytest.mark.parametrize(
+    ("grid", "idle"),
+    [
+        ({"steps": 5, "told": [3]}, "told"),
+        ({"kind": "custom", "labels": [0, 5], "end": 2}, "end"),
+        ({"kind": "flow", "steps": 4, "entry": 3}, "entry"),
+    ],
+)
+def test_what_a_grid_would_not_read_is_refused(grid, idle):
+    with pytest.raises(InputError, match=f"does not read {idle}"):
+        Plan.from_dict({"name": "p", "grid": grid, "solver": "ddim"})
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [{"source": "nearest", "clip": True}, {"source": "previous", "warm": True}, {"source": "anchors", "cold": "x"}],
+)
+def test_what_a_guess_would_not_read_is_refused(guess):
+    data = {"name": "p", "grid": {"steps": 2}, "solver": "ddim", "birth": "noised", "guess": guess}
+    with pytest.raises(InputError, match="does not read"):
+        Plan.from_dict(data)
+
+
+@pytest.mark.parametrize("gamma", [-1.0, float("inf"), float("nan")])
+def test_gamma_is_a_number_from_0(gamma):
+    with pytest.raises(InputError, match="gamma"):
+        Plan(name="p", grid=GridSpec(steps=2), solver="ddpm", gamma=gamma)

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from ontick import accel
-from ontick.diffusion import GuessSpec, Prediction, load_plan
+from ontick.diffusion import GuessSpec, Prediction, load_plan, shifted
 from ontick.errors import InputError
 from ontick.policy import AnchoredDecoder, serve
 from ontick.policy.anchored_policy import AnchoredPolicy
-from ontick.policy.warm_policy import shifted
 from ontick.runtime import FollowingPolicy, Policy
 
 ANCHORED_2 = load_plan("anchored-2-argmax")
@@ -274,3 +273,9 @@ def test_more_actions_than_are_predicted_are_refused(make):
     assert make(load_plan("anchored-2-every-8")).n_action_steps == 8
     with pytest.raises(InputError, match="executes 9 actions of 8"):
         make(load_plan("anchored-2-every-9"))
+
+
+def test_levels_that_the_anchors_were_not_trained_at_are_refused(random_checkpoint, tiny_anchored_config):
+    checkpoint = random_checkpoint(tiny_anchored_config(noised_levels=5), family=AnchoredDecoder)
+    with pytest.raises(InputError, match="goes up to level 10, and the anchors were noised up to 4"):
+        serve(checkpoint, load_plan("anchored-2"))

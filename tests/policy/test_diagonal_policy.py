@@ -167,3 +167,17 @@ def test_a_plan_without_a_queue_one_from_a_guess_and_one_that_executes_less_are_
         with pytest.raises(InputError, match=complaint):
             DiagonalPolicy(checkpoint, plan)
     assert serve(checkpoint, load_plan("diagonal-4-every-4")).n_action_steps == 4
+
+
+@pytest.mark.parametrize("changes", [{"stagger": 2}, {"stagger": 16}, {"stagger": 1, "view": "lookahead", "pieces": 2}])
+def test_queues_that_do_not_give_a_block_with_every_call_are_refused(changes, random_checkpoint, tiny_config):
+    plan = dataclasses.replace(load_plan("diagonal-4"), **changes)
+    checkpoint = random_checkpoint(tiny_config(horizon=16), family=StreamingTransformer)
+    with pytest.raises(InputError, match="wanted 1 and all"):
+        serve(checkpoint, plan)
+
+
+def test_a_queue_that_is_born_below_the_noise_is_refused(random_checkpoint, tiny_config):
+    checkpoint = random_checkpoint(tiny_config(horizon=16, train_levels=1000), family=StreamingTransformer)
+    with pytest.raises(InputError, match=r"sigma 0\.1"):
+        serve(checkpoint, load_plan("diagonal-4"))
