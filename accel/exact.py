@@ -82,8 +82,8 @@ def _rows(program: Program, wanted: bool | str, causal: bool, stop: int, use: Us
         reason = "this network is not causal, so the rows before the end see those after it"
     elif use.tail:
         reason = "the rows after the executed ones are used here (they are played while the next chunk is late)"
-    elif program.plan.birth != "noise":
-        reason = f"birth {program.plan.birth} starts from the rows of a guess, and the next guess needs the tail"
+    elif program.plan.uses_guess:
+        reason = f"plan {program.plan.name!r} goes on from the rows of a guess, and the next guess needs the tail"
     elif stop >= program.rows:
         reason = "there are none after the executed ones, so it would do nothing"
     if wanted is True and reason:

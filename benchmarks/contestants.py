@@ -80,7 +80,7 @@ class Ours(Contestant):
         self.backend = self.program.backend
         self.calls = self.program.calls_per_tick if self.endless else self.program.calls
         self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
-        if getattr(self.program.rewritten, "dynamic", False):
+        if self.program.dynamic:
             self.refreshes = None
         exact = all(accel.find_accelerator(accelerator).exact for accelerator in plan.accelerators)
         self.rounds = exact and plan.precision == "fp32"

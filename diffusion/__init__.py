@@ -10,7 +10,7 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
 
 from .births import shifted
 from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
-from .executors import Chunk, Eager, Executor, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
+from .executors import Chunk, Eager, Executor, Spent, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
 from .grids import Grid
 from .names import known_plans, load_plan, named_plan, plan_names, queue_grid
 from .noise import keyed_normal
@@ -43,6 +43,7 @@ __all__ = [
     "Program",
     "Rows",
     "Schedule",
+    "Spent",
     "Staircase",
     "Start",
     "State",
