@@ -27,8 +27,8 @@ class ParallelInTime(Accelerator):
     name, stage = "picard", Stage.SCHEDULE
 
     def rewrite(self, program: Program, settings: Mapping[str, Any], use: Use) -> Program:
-        """See `Accelerator`. Refused: a window of one step and a grid of one, which are the sequential run; solvers that
-        remember earlier steps; steps that another accelerator has rewritten; noise that is not drawn first."""
+        """See `Accelerator`. Refused: a window of one step and a grid of one, which are the sequential run; solvers
+        that remember earlier steps; steps that another accelerator has rewritten; noise that is not drawn first."""
         window, tolerance = _checked(settings)
         steps, plan = program.grid.steps, program.plan
         if window < 2 or steps < 2:

@@ -226,6 +226,9 @@ def ours(name: str, plan: Plan, network: TransformerForDiffusion, device: torch.
         return Anchored(name, plan, anchored_of(network), device)
     if plan.guess.source == "previous":
         return Warm(name, plan, network, device)
+    if "picard" in plan.accelerators:
+        reason = "takes as much work as its data ask for, and a bench tells work beforehand"
+        raise InputError(f"plan {name!r}: picard {reason}; use benchmarks/picard.py")
     if plan.birth != "noise":
         got = f"a guess that is {plan.guess.source}"
         raise InputError(f"plan {name!r} starts from {got}; a bench has noise, the previous answer and anchors")

@@ -74,7 +74,9 @@ def _best(program: Program, cuda: bool) -> str:
         return "eager"
     if cuda:
         return "eager" if getattr(program.rewritten, "dynamic", False) else "cudagraph"
-    if program.moves_together:
+    if isinstance(program.executor, Picard):
+        runs = program.plan.precision != "bf16"
+    elif program.moves_together:
         runs = program.rewritten is None or _line_of(program) is not None
     else:
         runs = program.ticked is None and _sees_all(program)
@@ -99,6 +101,8 @@ def _of_windows(program: Program, name: str, refuse: str) -> Program:
     """A program of picard whose iterations ask this backend. Raises InputError that starts with `refuse`."""
     executor = program.executor
     assert isinstance(executor, Picard)
+    if name == "openvino" and program.plan.precision == "bf16":
+        raise InputError(f"{refuse} would tell the network its levels in bf16; use eager, or precision fp32")
     if name == "openvino":
         executor = executor.calling(OpenVinoCall(program, falls_back=program.plan.backend == "best"))
     elif name == "cudagraph":

@@ -107,7 +107,7 @@ def test_whatever_the_tolerance_the_worst_case_is_the_sequential_number_of_calls
         def predict(self, x, label, context, rows):
             return super().predict(1e4 * x, label, context, rows)
 
-    plain, parallel = pair(Wild(), planned(name, 4))
+    _, parallel = pair(Wild(), planned(name, 4))
     chunk(parallel, keys)
     assert (spent(parallel).iterations <= 12).all() and (spent(parallel).iterations > 6).any()
 
@@ -207,6 +207,14 @@ def test_the_exact_network_runs_in_windows_on_the_cpus_backends(randomised_netwo
     for lanes in (1, 3):
         wanted, got = (chunk(p, keys, observation(lanes), lanes) for p in (plain, parallel))
         torch.testing.assert_close(got, wanted[:, : parallel.rows], rtol=0, atol=2e-5)
+
+
+def test_levels_are_never_told_in_bf16(randomised_network):
+    pytest.importorskip("openvino")
+    plan = planned(accelerators={"exact": {}}, precision="bf16", backend="openvino")
+    with pytest.raises(InputError, match="would tell the network its levels in bf16; use eager"):
+        accel.build(randomised_network(), plan, SHAPE, 8)
+    assert accel.build(randomised_network(), dataclasses.replace(plan, backend="best"), SHAPE, 8).backend == "eager"
 
 
 def test_a_warm_plan_keeps_the_rows_that_the_next_guess_is_made_of(randomised_network):
