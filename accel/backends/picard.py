@@ -181,9 +181,8 @@ class Picard(Executor):
 
     def _to(self, device: torch.device) -> None:
         if self._label.device != device:
-            self._tables, self._label, self._stacked = (
-                held.to(device) for held in (self._tables, self._label, self._stacked)
-            )
+            self._tables = self._tables.to(device)
+            self._label, self._stacked = self._label.to(device), self._stacked.to(device)
 
 
 def _only_x0(c: Coefficients, lanes: int) -> Coefficients:
