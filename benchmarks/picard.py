@@ -33,7 +33,7 @@ SAMPLERS = ("ddpm-100", "ddim-15")
 WIDTHS = (1, 4, 8, 16, 32)
 ENDLESS = 1e9
 SEED = torch.tensor([7])
-CHUNKS = 16  # over which iterations and errors are taken
+CHUNKS = 16
 
 
 class Rival:
@@ -141,7 +141,7 @@ def measured(
     executed, rows = slice(network.first_row, network.first_row + c.n_action_steps), []
     for sampler in SAMPLERS:
         rivals = rivals_of(sampler, windows, network, device, backend)
-        told = counted(rivals, observations[:CHUNKS], executed)
+        told = counted(rivals, observations, executed)
         times = interleaved(rivals, observations, device, n, lambda: None)  # type: ignore[arg-type]
         for row in told:
             rows.append({"sampler": sampler, **row, "ms": percentiles(times[row["plan"]])})
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--windows", default="8,16,32,100", metavar="P,P")
     parser.add_argument("--n", type=int, default=20, help="chunks a row")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="over which iterations and errors are taken")
     parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="default: results/picard-DEVICE.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -201,7 +202,7 @@ def main() -> None:
     windows = [int(window) for window in options.windows.split(",")]
     with torch.inference_mode():
         network, observations = _subject(options.checkpoint, device)
-        document = measured(network, observations, device, windows, options.n, options.backend)
+        document = measured(network, observations[: options.chunks], device, windows, options.n, options.backend)
     machine = describe_machine()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine["cpu"]
     document = {"machine": machine, "device": name, "checkpoint": options.checkpoint.name, **document}
