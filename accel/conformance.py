@@ -101,8 +101,8 @@ def refuses_the_impossible(case: Case) -> None:
 
 
 def counts_its_calls(case: Case) -> None:
-    """A chunk makes exactly `program.calls` network calls, or, where a look decides as it runs (`dynamic`), at most so
-    many. Whoever calls a network branch by branch asks for its blocks once a call, and that counts as one.
+    """A chunk makes exactly `program.calls` network calls, or, of a `dynamic` program, at most so many. Whoever calls a
+    network branch by branch asks for its blocks once a call, and that counts as one.
 
     They are counted eagerly, since a compiled call is not seen, and at the denoisers themselves (the one given and the
     one that the program holds): a rewritten look may have closed over an earlier program, but not over another network.
@@ -111,8 +111,8 @@ def counts_its_calls(case: Case) -> None:
     program = _built(case, dataclasses.replace(case.plan, backend="eager"), denoiser)
     with _counted(denoiser, program.denoiser) as counts:
         _chunk(case, program)
-    dynamic = getattr(program.rewritten, "dynamic", False)
-    right = 0 < counts["calls"] <= program.calls if dynamic else counts["calls"] == program.calls
+    most = 0 < counts["calls"] <= program.calls
+    right = most if program.dynamic else counts["calls"] == program.calls
     _check(right, f"made {counts['calls']} calls, program.calls says {program.calls}")
 
 

@@ -82,7 +82,7 @@ def _rows(program: Program, wanted: bool | str, causal: bool, stop: int, use: Us
         reason = "this network is not causal, so the rows before the end see those after it"
     elif use.tail:
         reason = "the rows after the executed ones are used here (they are played while the next chunk is late)"
-    elif program.plan.guess.source == "previous":
+    elif program.plan.guess.source == "previous" or (program.plan.uses_guess and program.plan.birth == "noise"):
         reason = "the next answer starts from the tail of this one"
     elif stop >= program.rows:
         reason = "there are none after the executed ones, so it would do nothing"

@@ -68,6 +68,7 @@ class ExactDecoder(nn.Module, Denoiser):
         self._made_from = (plain, labels, rewrites)
         self.prediction, self.schedule, self.clip = plain.prediction, plain.schedule, plain.clip
         self.rewrites, self.precision, self.heads = rewrites, precision, anatomy.heads
+        self.lanes_at = 1 if rewrites.memory else plain.lanes_at
         self._tokens, self._memory, self._time_memory = plain.prepare, anatomy.memory, anatomy.time_memory
         self._cross = _CrossWeights(anatomy, rewrites.rows)
         self._tables(labels.to(anatomy.positions), anatomy.time_memory)

@@ -7,9 +7,10 @@ from .caching.cached import Cache
 from .contracts import Accelerator
 from .exact import Exact
 from .gates import GatedTaylor, ThirdOrderSkip
+from .picard import ParallelInTime
 
 GROUP = "ontick.accelerators"
-OWN: tuple[type[Accelerator], ...] = (Cache, Exact, GatedTaylor, ThirdOrderSkip)
+OWN: tuple[type[Accelerator], ...] = (Cache, Exact, GatedTaylor, ParallelInTime, ThirdOrderSkip)
 
 
 def accelerator_names() -> list[str]:

@@ -81,7 +81,7 @@ class Ours(Contestant):
         self.backend = self.program.backend
         self.calls = self.program.calls_per_tick if self.endless else self.program.calls
         self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
-        if getattr(self.program.rewritten, "dynamic", False):
+        if self.program.dynamic:
             self.refreshes = None
         exact = all(accel.find_accelerator(accelerator).exact for accelerator in plan.accelerators)
         self.rounds = exact and plan.precision == "fp32"
@@ -245,6 +245,9 @@ def ours(name: str, plan: Plan, network: TransformerForDiffusion, device: torch.
         return Warm(name, plan, network, device)
     if plan.guess.source in ("nearest", "regression"):
         return Draft(name, plan, network, device)
+    if "picard" in plan.accelerators:
+        reason = "takes as much work as its data ask for, and a bench tells work beforehand"
+        raise InputError(f"plan {name!r}: picard {reason}; use benchmarks/picard.py")
     if plan.birth != "noise":
         got = f"a guess that is {plan.guess.source}"
         raise InputError(f"plan {name!r} starts from {got}; a bench has noise, previous answers, drafts and anchors")

@@ -10,7 +10,7 @@ call sees). A Plan names the four, `build` compiles it for a denoiser into a sta
 
 from .births import shifted
 from .contracts import Affine, Anatomy, Asked, Block, Denoiser, Layer, Prediction, Rows
-from .executors import Chunk, Eager, Executor, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
+from .executors import Chunk, Eager, Executor, Spent, Start, begin, run_chunk, run_scored_chunk, run_stream, unroll
 from .grids import Grid
 from .guidance import Guidance, guided, soft_mask
 from .names import known_plans, load_plan, named_plan, plan_names, queue_grid
@@ -45,6 +45,7 @@ __all__ = [
     "Program",
     "Rows",
     "Schedule",
+    "Spent",
     "Staircase",
     "Start",
     "State",

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from .schedules import Schedule
 
@@ -51,6 +53,7 @@ class Denoiser(ABC):
     windows     whether a call may see a part of the positions; False: plans that cut the window are refused
     clip        x0 is clamped to [-clip, clip] before every solver step; None: never
     scores      whether `predict` gives a lane's confidence beside its output
+    lanes_at    the axis along which lanes lie in the tensors of a context
     """
 
     levels: str = "sample"
@@ -59,6 +62,7 @@ class Denoiser(ABC):
     schedule: Schedule
     clip: float | None = None
     scores: bool = False
+    lanes_at: int = 0
 
     @abstractmethod
     def prepare(self, obs: Tensor) -> Any:
@@ -73,6 +77,18 @@ class Denoiser(ABC):
         for block in self.blocks():
             h = h + block.branch(h, told)
         return Prediction(self.leave(h, asked))
+
+    def repeated(self, context: Any, times: int) -> Any:
+        """The context of all lanes, `times` times one after another."""
+
+        def copies(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor] * times, self.lanes_at)
+
+        return tree_map_only(Tensor, copies, context)
+
+    def first_lanes(self, context: Any, lanes: int) -> Any:
+        """The context of the first lanes alone."""
+        return tree_map_only(Tensor, lambda tensor: tensor.narrow(self.lanes_at, 0, lanes), context)
 
     def blocks(self) -> list["Block"]:
         """The residual branches in order, so that accelerators can see them; empty where a network lists none."""

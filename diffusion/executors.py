@@ -23,13 +23,15 @@ class Start(NamedTuple):
     """What a chunk starts from.
 
     x: [B, N, D...] as born; noise: [S, B, N, D...], entry k for the step that ends at level k (drawn when asked where
-    the executor wants that), or None; context: from `prepare`; index: [B, N] position ids
+    the executor wants that), or None; context: from `prepare`; index: [B, N] position ids; guess: [B, N, D...] that the
+    chunk was run with, or None
     """
 
     x: Tensor
     noise: "Tensor | NoiseByStep | None"
     context: Any
     index: Tensor
+    guess: Tensor | None = None
 
 
 class Chunk(NamedTuple):
@@ -37,6 +39,14 @@ class Chunk(NamedTuple):
 
     x: Tensor
     score: Tensor | None = None
+
+
+class Spent(NamedTuple):
+    """What each lane of a chunk took, [B] int64 each, on the host. iterations: network calls, one after another;
+    evaluations: the network at one state, of which a call may have many."""
+
+    iterations: Tensor
+    evaluations: Tensor
 
 
 class NoiseByStep:
@@ -58,10 +68,14 @@ class Executor(ABC):
     """Runs all positions of a program whose positions move together, from birth to clean.
 
     noise_first: whether `begin` draws all noise before the loop; else each step draws its own when it asks.
+    dynamic: whether it decides from the data how often the network is called, at most `Program.calls` times
+    spent: what the last chunk took, of a dynamic one; else None
     """
 
     name: str
     noise_first: bool = True
+    dynamic: bool = False
+    spent: Spent | None = None
 
     @abstractmethod
     def chunk(self, program: Program, start: Start) -> Chunk:
@@ -121,7 +135,7 @@ def begin(
         noise = NoiseByStep(program, seed, birth, index, state.x.device)
         if (program.executor or EAGER).noise_first:
             noise = noise.all()
-    return Start(state.x, noise, context, index.to(state.x.device))
+    return Start(state.x, noise, context, index.to(state.x.device), guess)
 
 
 def unroll(program: Program, start: Start, fused: bool = False) -> Chunk:

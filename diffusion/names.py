@@ -8,6 +8,8 @@
                                           previous answer being one more anchor
     diagonal-H                            a queue of 16 rows that gives H clean actions a call
     draft-K  draft-regression-K           K steps from a draft: the nearest demonstration's, or a small network's
+    picard-P  picard-P-ddim-K  ...-warm   DDPM-100 or another sampler, P steps in one network call, until it converges;
+                                          warm: its first window is filled from the shifted previous answer
 
 exact- in front puts a plan on the exact stack and the best backend; -every-N behind executes N actions of a chunk.
 Other names are presets in configs/plans; anything else is a YAML file.
@@ -17,6 +19,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,6 +103,13 @@ def _draft(name: str, match: re.Match[str]) -> Plan:
     return Plan(name=name, grid=grid, solver="ddim", birth="noised", guess=GuessSpec(source=source))
 
 
+def _picard(name: str, match: re.Match[str]) -> Plan:
+    plan = named_plan(match[2] or "ddpm-100")
+    assert plan is not None, "it is a sampler's name"
+    settings: dict[str, Any] = {"window": int(match[1])} | ({"warm": True} if match[5] else {})
+    return dataclasses.replace(plan, name=name, accelerators={"picard": settings})
+
+
 PICKED = {
     None: GuessSpec(source="anchors", pick="sample"),
     "argmax": GuessSpec(source="anchors"),
@@ -112,6 +122,7 @@ PATTERNS: dict[str, Callable[[str, re.Match[str]], Plan]] = {
     r"anchored-(\d+)(?:-(argmax|hysteresis|warm))?": _anchored,
     r"diagonal-(\d+)": _diagonal,
     r"draft-(regression-)?(\d+)": _draft,
+    rf"picard-(\d+)(?:-({SAMPLER}))?(-warm)?": _picard,
 }
 
 
@@ -122,9 +133,9 @@ def _exact(name: str, plan: Plan | None) -> Plan | None:
 
 
 def _accelerated(name: str, plan: Plan | None, accelerators: dict[str, dict]) -> Plan | None:
-    if plan is None or plan.accelerators or plan.backend != "eager":
+    if plan is None or set(plan.accelerators) - {"picard"} or plan.backend != "eager":
         return None
-    return dataclasses.replace(plan, name=name, accelerators=accelerators, backend="best")
+    return dataclasses.replace(plan, name=name, accelerators={**accelerators, **plan.accelerators}, backend="best")
 
 
 def load_plan(name_or_file: str) -> Plan:
@@ -150,7 +161,7 @@ def load_plan(name_or_file: str) -> Plan:
 
 def known_plans() -> list[str]:
     """Patterns of names, as a help text says them, and the presets."""
-    named = [*(f"{solver}-K" for solver in NAMED_SPACING), "rti-K", "anchored-K", "diagonal-H", "draft-K"]
+    named = [*(f"{solver}-K" for solver in NAMED_SPACING), "rti-K", "anchored-K", "diagonal-H", "draft-K", "picard-P"]
     named += [*(f"{scheduler}-M" for scheduler in (*UNCALIBRATED, *CALIBRATED)), "exact-..., ...-every-N"]
     return [*named, *plan_names()]
 

@@ -159,6 +159,11 @@ class Plan:
         if self.pieces > 1 and self.view == "all":
             raise InputError(f"plan {self.name!r}: view all sees everything in 1 piece, got {self.pieces}")
 
+    @property
+    def uses_guess(self) -> bool:
+        """Whether a chunk goes on from a guess: what it is born from, or what a warm `picard` is first told."""
+        return self.birth != "noise" or bool(self.accelerators.get("picard", {}).get("warm"))
+
     def plain(self) -> "Plan":
         """The sampler alone: without accelerators, in fp32, run eagerly."""
         return dataclasses.replace(self, accelerators={}, precision="fp32", backend="eager")

@@ -141,6 +141,11 @@ class Program:
         return "eager" if self.executor is None else self.executor.name
 
     @property
+    def dynamic(self) -> bool:
+        """Whether the data decide how often the network is called; `calls` is then the most."""
+        return getattr(self.rewritten, "dynamic", False) or getattr(self.executor, "dynamic", False)
+
+    @property
     def look(self) -> Look:
         return self.rewritten or self._plain_look
 

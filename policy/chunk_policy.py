@@ -59,7 +59,7 @@ class DiffusionPolicy:
     def refreshes(self) -> float | None:
         """How often a block of the network is computed in a chunk, the mean over blocks; None where the program decides
         that as it runs."""
-        if getattr(self.program.rewritten, "dynamic", False):
+        if self.program.dynamic:
             return None
         return float(self.calls_per_chunk) if self.program.refreshes is None else self.program.refreshes
 

@@ -3,9 +3,9 @@
 
 eager      plain torch; anywhere
 compile    torch.compile of one step; on CUDA the whole chunk is then one graph
-cudagraph  eager kernels, the whole chunk as one CUDA graph
+cudagraph  eager kernels, the whole chunk as one CUDA graph; of picard an iteration
 openvino   one step as an OpenVINO model; a chunk of cached blocks or of few steps as one; of a staggered program the
-           call of a tick; CPU
+           call of a tick, of a window of picard the call of an iteration; CPU
 best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan
 """
 
@@ -27,6 +27,8 @@ from .cuda_graph import CudaGraph
 from .openvino import OpenVino
 from .openvino_call import OpenVinoCall
 from .openvino_chunk import OpenVinoChunk
+from .picard import Picard
+from .picard_graph import IterationGraph
 from .tensor_float32 import TensorFloat32
 
 ONE_MODEL = 1000  # branches of a chunk: more would compile for longer than they save
@@ -50,6 +52,8 @@ def backend_for(program: Program, use: Use) -> Program:
         raise InputError(f'{refuse} needs the package openvino: pip install "ontick[openvino]", or use best')
     if not program.moves_together:
         return _with_call(program, refuse)
+    if isinstance(program.executor, Picard):
+        return _of_windows(program, name, refuse)
     if name in ("openvino", "compile") and not (program.rewritten is None or _line_of(program)):
         raise InputError(f"{refuse} runs one graph at every step, and an accelerator changes the steps; use eager")
     if name == "cudagraph" and getattr(program.rewritten, "dynamic", False):
@@ -70,7 +74,9 @@ def _best(program: Program, cuda: bool) -> str:
         return "eager"
     if cuda:
         return "eager" if getattr(program.rewritten, "dynamic", False) else "cudagraph"
-    if program.moves_together:
+    if isinstance(program.executor, Picard):
+        runs = program.plan.precision != "bf16"
+    elif program.moves_together:
         runs = program.rewritten is None or _line_of(program) is not None
     else:
         runs = program.ticked is None and _sees_all(program)
@@ -89,6 +95,23 @@ def _with_call(program: Program, refuse: str) -> Program:
         raise InputError(f"{refuse} runs the whole network as one graph, and {reason}; use eager, or leave it out")
     call = OpenVinoCall(program, falls_back=program.plan.backend == "best")
     return dataclasses.replace(program, ticked=call, executor=call)
+
+
+def _of_windows(program: Program, name: str, refuse: str) -> Program:
+    """A program of picard whose iterations ask this backend. Raises InputError that starts with `refuse`."""
+    executor = program.executor
+    assert isinstance(executor, Picard)
+    if name == "openvino" and program.plan.precision == "bf16":
+        raise InputError(f"{refuse} would tell the network its levels in bf16; use eager, or precision fp32")
+    if name == "openvino":
+        executor = executor.calling(OpenVinoCall(program, falls_back=program.plan.backend == "best"))
+    elif name == "cudagraph":
+        executor = executor.recorded(IterationGraph())
+    elif name == "compile":
+        raise InputError(f"{refuse} runs one step after another, and picard many at once; use eager, or best")
+    if program.plan.precision == "tf32":
+        executor = TensorFloat32(executor)
+    return dataclasses.replace(program, executor=executor)
 
 
 def _openvino(program: Program) -> Executor:

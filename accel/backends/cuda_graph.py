@@ -20,10 +20,10 @@ WARMUP = 3  # runs before a capture: libraries choose kernels and allocate works
 class Recorder(Protocol):
     """Records `work`, which writes into memory of its own -> (replay, what the recorded work returned)."""
 
-    def __call__(self, work: Callable[[], Chunk]) -> tuple[Callable[[], Any], Chunk]: ...
+    def __call__(self, work: Callable[[], Any]) -> tuple[Callable[[], Any], Any]: ...
 
 
-def record_cuda_graph(work: Callable[[], Chunk]) -> tuple[Callable[[], Any], Chunk]:
+def record_cuda_graph(work: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
     """Capture on the current device, after a warm-up on a stream of its own."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

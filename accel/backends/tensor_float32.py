@@ -10,7 +10,7 @@ class TensorFloat32(Executor):
     graph keeps the kernels that it was captured with."""
 
     def __init__(self, inner: Executor) -> None:
-        self._inner, self.name, self.noise_first = inner, inner.name, inner.noise_first
+        self._inner, self.name, self.noise_first, self.dynamic = inner, inner.name, inner.noise_first, inner.dynamic
 
     def chunk(self, program: Program, start: Start) -> Chunk:
         before = torch.backends.cuda.matmul.allow_tf32
@@ -19,3 +19,4 @@ class TensorFloat32(Executor):
             return self._inner.chunk(program, start)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
+            self.spent = self._inner.spent

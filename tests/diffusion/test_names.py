@@ -15,10 +15,15 @@ from ontick.errors import InputError
 COSINE, LINEAR = schedule("squaredcos_cap_v2", 100), schedule("scaled_linear", 1000)
 PLAIN = ["ddpm-100", "ddim-10", "rti-1", "rti-3", "rti-20-renoise", "anchored-1", "anchored-2", "anchored-9"]
 PLAIN += ["diagonal-1", "diagonal-2", "diagonal-4", "diagonal-8", "draft-1", "draft-3", "draft-regression-2"]
+PARALLEL = ["picard-8", "picard-8-warm", "picard-16-ddim-15", "picard-4-ddim-15-warm"]
 
 
 @pytest.mark.parametrize(
-    "name", [*PLAIN, *(f"exact-{name}" for name in PLAIN), "rti-3-every-4", "exact-ddim-10-every-2"]
+    "name",
+    [
+        *(prefix + name for name in (*PLAIN, *PARALLEL) for prefix in ("", "exact-")),
+        *("rti-3-every-4", "exact-ddim-10-every-2", "exact-picard-8-warm-every-2"),
+    ],
 )
 def test_every_name_survives_being_written_down(name, tmp_path):
     plan = load_plan(name)
@@ -83,6 +88,18 @@ def test_exact_changes_how_a_plan_is_computed_and_nothing_else(name):
     assert (exact.accelerators, exact.backend) == ({"exact": {}} if rewritten else {}, "best")
 
 
+@pytest.mark.parametrize("name", PARALLEL)
+def test_parallel_plans_say_window_sampler_and_whether_they_are_warm(name):
+    plan, exact = load_plan(name), load_plan(f"exact-{name}")
+    window = int(name.split("-")[1])
+    settings = {"window": window, "warm": True} if name.endswith("-warm") else {"window": window}
+    assert plan.accelerators == {"picard": settings} and plan.backend == "eager"
+    assert exact.accelerators == {"exact": {}, "picard": settings} and exact.backend == "best"
+    sampler = "ddim-15" if "ddim" in name else "ddpm-100"
+    assert plan.plain() == dataclasses.replace(load_plan(sampler), name=name)
+    assert plan.uses_guess == name.endswith("-warm")
+
+
 @pytest.mark.parametrize(
     "name", ["ddim-10", "exact-ddim-10", "rti-3", "exact-rti-3", "anchored-2", "bac-10", "draft-2"]
 )
@@ -117,6 +134,7 @@ def test_a_number_that_cannot_be_had_is_refused(name, complaint):
 @pytest.mark.parametrize(
     "name",
     [
+        *("picard", "picard-8-rti-3", "picard-8-warm-ddim-3", "picard-8-ddim", "uniform-5-picard-8"),
         *("rti", "rti-3-noise", "rti-3-renoise-2", "anchored-2-renoise", "diagonal", "draft-nearest-2", ""),
         *("exact-exact-ddim-3", "exact-uniform-10", "every-3", "ddim-10-every", "ddim-10-every-x", "ddimm-3-every-2"),
     ],
@@ -131,7 +149,9 @@ def test_any_other_name_is_unknown_and_the_complaint_lists_what_is_known(name):
 def test_what_is_said_to_be_known_is():
     for pattern in known_plans():
         for name in pattern.split(", "):
-            name = name.replace("-K", "-2").replace("-H", "-2").replace("-M", "-2").replace("-N", "-2")
+            name = (
+                name.replace("-K", "-2").replace("-H", "-2").replace("-M", "-2").replace("-N", "-2").replace("-P", "-2")
+            )
             assert load_plan(name.replace("exact-...", "exact-ddim-2").replace("...-every", "ddim-2-every"))
 
 
