@@ -96,7 +96,9 @@ def _busy(runs: Any) -> None:
         a = np.tanh(a @ a / 16)
 
 
-def played(options: argparse.Namespace, plans: Sequence[str], costs_s: Sequence[float], patient: bool) -> dict[str, Any]:
+def played(
+    options: argparse.Namespace, plans: Sequence[str], costs_s: Sequence[float], patient: bool
+) -> dict[str, Any]:
     """Episodes one after another for so many seconds; what came of them."""
     task, budget = find_task(options.task), load_budget(options.budget)
     env, ledger, clock = task.make(), Ledger(), WallClock()

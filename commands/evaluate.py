@@ -78,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--delay-ticks", type=int, metavar="D", help="every answer takes D ticks, in place of --charge")
     parser.add_argument(
-        "--stitch", choices=STITCHES, help="inference beside execution, and how answers join (default: one after another)"
+        "--stitch",
+        choices=STITCHES,
+        help="inference beside execution, and how answers join (default: one after another)",
     )
     parser.add_argument("--late", choices=LATE, default="play", help="what is done while an answer is overdue")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained report page")

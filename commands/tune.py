@@ -213,7 +213,9 @@ def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str |
     if good:
         row = min(good, key=lambda row: row["error"])
         told = f"{row['successes']}/{row['episodes']} episodes, as good as dense within {100 * MARGIN:g} points"
-        return row["plan"], f"it fits {deadline} with {row['p99_ms']:.1f} ms, is nearest to the dense sampler, and {told}"
+        return row[
+            "plan"
+        ], f"it fits {deadline} with {row['p99_ms']:.1f} ms, is nearest to the dense sampler, and {told}"
     row = max(played, key=lambda row: (row["successes"], -row["error"]))
     told = f"it succeeds most of those that fit {deadline}, {row['successes']}/{row['episodes']}"
     return row["plan"], f"{told}; none is shown to be as good as dense"

@@ -81,7 +81,9 @@ class LadderPolicy:
         Ladder(costs_s)  # refused here, and not in an episode
         for name, policy in zip(names, rungs, strict=True):
             if isinstance(policy, FollowingPolicy) and policy.continues:
-                raise InputError(f"plan {name!r} is a queue, which cannot take over another plan's answer; leave it out")
+                raise InputError(
+                    f"plan {name!r} is a queue, which cannot take over another plan's answer; leave it out"
+                )
         self.names, self.rungs, self.costs_s = tuple(names), tuple(rungs), tuple(costs_s)
         first = rungs[0]
         self.n_obs_steps, self.n_action_steps = first.n_obs_steps, first.n_action_steps

@@ -236,7 +236,9 @@ class ControlLoop:
         if continues and old is not None and old.left:
             return False  # its rows come after these
         state.in_flight = None
-        state.has_dropped = self.overlap.late == "drop" and old is not None and state.overdue > 0 and not state.has_dropped
+        state.has_dropped = (
+            self.overlap.late == "drop" and old is not None and state.overdue > 0 and not state.has_dropped
+        )
         if state.has_dropped:
             self._count(state, "dropped")
             return False
