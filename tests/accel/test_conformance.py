@@ -19,7 +19,7 @@ from ontick.accel.conformance import (
     nothing_leaks_across_lanes,
     threads_agree_or_are_refused,
 )
-from ontick.diffusion import GridSpec, Plan, run_chunk, save_plan
+from ontick.diffusion import GridSpec, GuessSpec, Plan, run_chunk, save_plan
 from ontick.errors import InputError
 
 DISTRIBUTION = Path(__file__).parent / "reuse_distribution"
@@ -104,7 +104,7 @@ def not_for_exact(network, gaussian):
         (gaussian, with_exact()),
         (lambda: network(n_cond_layers=1), with_exact()),
         (lambda: network(causal=False), with_exact(accelerators=insists)),
-        (network, with_exact(accelerators=insists, birth="guess")),
+        (network, with_exact(accelerators=insists, birth="guess", guess=GuessSpec(source="previous"))),
         (network, with_exact(accelerators={"exact": {"memory": False}})),
         (network, with_exact(accelerators={"exact": {"noise": False}}, backend="compile")),
     )
