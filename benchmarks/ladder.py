@@ -13,7 +13,6 @@ import functools
 import json
 import multiprocessing
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from ontick.benchmarks.picture import pyplot
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
 from ontick.commands.progress import progress_bar
 from ontick.envs import evaluation_seeds, find_task

@@ -23,7 +23,6 @@ from ..files import write_whole
 from ..runtime import (
     LATE,
     STITCHES,
-    Charge,
     LatencyBudget,
     LatencyTrace,
     Ledger,

@@ -18,7 +18,7 @@ import torch
 from .. import __version__, accel
 from ..diffusion import Plan, save_plan
 from ..envs import evaluation_seeds
-from ..envs.evaluation import LANES, Evaluator, Job
+from ..envs.evaluation import Evaluator, Job
 from ..errors import InputError, RunFailed
 from ..files import check_place, write_whole
 from ..policy import Checkpoint, load_checkpoint, serve

@@ -22,6 +22,8 @@ from .trace import LatencyTrace
 from .worker import Worker
 
 __all__ = [
+    "LATE",
+    "STITCHES",
     "AdoptingPolicy",
     "Charge",
     "Clock",
@@ -29,7 +31,6 @@ __all__ = [
     "FixedDelay",
     "FollowingPolicy",
     "InpaintingPolicy",
-    "LATE",
     "Ladder",
     "LadderPolicy",
     "LatencyBudget",
@@ -39,7 +40,6 @@ __all__ = [
     "Overlap",
     "Policy",
     "RealTime",
-    "STITCHES",
     "VirtualClock",
     "WallClock",
     "Worker",

@@ -8,6 +8,7 @@ always fits.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Ladder:
     """
 
     def __init__(self, costs_s: Sequence[float]) -> None:
-        if len(costs_s) == 0 or any(later > before for before, later in zip(costs_s, costs_s[1:], strict=False)):
+        if len(costs_s) == 0 or any(later > before for before, later in itertools.pairwise(costs_s)):
             told = ", ".join(f"{cost * 1e3:.1f}" for cost in costs_s) or "none"
             raise InputError(f"got rungs that cost {told} ms, wanted one or more, dearest first: reorder the plans")
         self.costs_s, self.load = tuple(float(cost) for cost in costs_s), Load()

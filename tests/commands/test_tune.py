@@ -102,7 +102,7 @@ def test_where_nothing_fits_it_says_so_and_keeps_what_was_measured(tuned, capsys
 
 
 def test_an_interrupted_search_goes_on(tuned, tmp_path, capsys):
-    _, document, out = tuned("--period-ms", "1000", "--deadline-ms", "900")
+    _, document, _out = tuned("--period-ms", "1000", "--deadline-ms", "900")
     document["complete"] = False
     document["rows"][0]["p50_ms"] = 123.0
     (tmp_path / "t.json").write_text(json.dumps(document))

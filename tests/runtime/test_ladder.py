@@ -121,7 +121,7 @@ def test_with_room_for_the_top_rung_it_is_the_plan_itself():
 
 
 def test_a_load_costs_one_late_answer_and_then_the_cheaper_rung_is_in_time():
-    loop, _, played = laddered(Steps(0.03, 0.03, 0.09, 0.03), Steps(0.03), ticks=24)
+    loop, _, _played = laddered(Steps(0.03, 0.03, 0.09, 0.03), Steps(0.03), ticks=24)
     assert loop.counts(0)["misses"] == 1
     assert loop.rungs(0)["cheap"] >= 4
     assert loop.counts(0)["starved"] == 0, "the rest of the answer before covers the late one"
@@ -135,7 +135,7 @@ def test_where_no_rung_fits_rest_and_then_held_actions_are_played_and_it_is_aske
 
 def test_a_rung_is_told_another_rungs_answer_before_it_follows_from_it():
     _, rungs, _ = laddered(Steps(0.03, 0.09), Steps(0.01), ticks=20)
-    dear, cheap = rungs
+    _dear, cheap = rungs
     lanes, [rows], answers = cheap.adopted[0]
     assert lanes == [0] and rows[3] == [1, 3] and answers == [2]
     assert len(cheap.adopted) == 1, "once: from then on it follows from its own"

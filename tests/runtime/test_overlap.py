@@ -106,7 +106,7 @@ def test_no_row_of_the_course_is_skipped_or_played_twice(stitch, delays):
 
 
 def test_the_answer_is_asked_for_as_early_as_answers_have_lately_taken():
-    loop, out = played(Course(n_action_steps=6), FixedDelay(3, BUDGET), Overlap("replace"), ticks=30)
+    _loop, out = played(Course(n_action_steps=6), FixedDelay(3, BUDGET), Overlap("replace"), ticks=30)
     chunk = [action[1] for _, action in out]
     changes = np.flatnonzero(np.diff(chunk)) + 1
     assert np.diff(changes).tolist()[1:] == [6] * (len(changes) - 2), "each is played for Ta rows"
@@ -129,7 +129,7 @@ def test_the_policy_is_told_what_is_left_and_what_will_have_been_played():
     policy = Inpainted(4, 8)
     played(policy, FixedDelay(2, BUDGET), Overlap("inpaint"), ticks=8)
     assert policy.told[0] == ([0], [[]], [0])
-    lanes, [rows], fixed = policy.told[1]
+    _lanes, [rows], fixed = policy.told[1]
     assert fixed == [2] and rows == [2, 3, 4, 5, 6, 7]
 
 

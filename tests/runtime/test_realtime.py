@@ -87,7 +87,7 @@ def driven(policy, seconds, ticks=40, overlap=None, patient=False):
 
 
 def test_answers_in_time_are_played_from_the_tick_that_asked():
-    loop, played, late_s = driven(Rows(), lambda n, rung: 0.03, ticks=5)
+    _loop, played, late_s = driven(Rows(), lambda n, rung: 0.03, ticks=5)
     assert played == ["1:0", "1:1", "2:0", "2:1", "3:0"] and not any(late_s)
 
 
@@ -103,7 +103,7 @@ def test_who_is_patient_commands_late_and_who_is_not_plays_the_rest():
 
 
 def test_beside_execution_nothing_is_waited_for_and_no_tick_starves():
-    loop, played, late_s = driven(Rows(4, 16), lambda n, rung: 0.13, overlap=Overlap("replace"))
+    _loop, played, late_s = driven(Rows(4, 16), lambda n, rung: 0.13, overlap=Overlap("replace"))
     first = played.index("1:0")
     assert first == 3 and not any(late_s)
     assert all(tick[0] not in "rh" for tick in played[first:])
@@ -124,12 +124,12 @@ def test_the_ladder_serves_every_tick_through_a_load_that_comes_and_goes():
         return costs[rung] * (10 if 20 <= n < 60 else 1)
 
     policy = LadderPolicy(["dear", "middle", "cheap"], rungs, costs)
-    loop, played, late_s = driven(policy, seconds, ticks=140)
+    loop, _played, late_s = driven(policy, seconds, ticks=140)
     ticks = loop.rungs(0)
     assert not any(late_s) and loop.counts(0)["starved"] == 0
     assert sum(n for name, n in ticks.items() if name != "rest") >= 0.9 * 140
     assert ticks["dear"] > 40 and ticks["cheap"] > 20
-    alone, _, late_s = driven(Rows(1, 8), lambda n, rung: seconds(n, 0), ticks=140, patient=True)
+    _alone, _, late_s = driven(Rows(1, 8), lambda n, rung: seconds(n, 0), ticks=140, patient=True)
     assert sum(late > 0 for late in late_s) > 30
 
 
