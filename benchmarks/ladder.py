@@ -2,10 +2,10 @@
 
     python benchmarks/ladder.py --seconds 600 --json benchmarks/results/ladder-cpu.json
 
-Plays episodes of a task at the budget's period, inference in a worker, for so many seconds each: the dearest plan alone,
-waiting for each of its answers, then the ladder of all plans. Meanwhile as many busy processes as the machine has cores
-run for --load-s, pause for as long, and so on. Prints and writes misses, lateness, ticks by rung and success; draws what
-each second was served by.
+Plays episodes of a task at the budget's period, inference in a worker, for so many seconds each: the dearest plan
+alone, waiting for each of its answers, then the ladder of all plans. Meanwhile as many busy processes as the machine
+has cores run for --load-s, pause for as long, and so on. Prints and writes misses, lateness, ticks by rung and
+success; draws what each second was served by.
 """
 
 import argparse
@@ -162,8 +162,9 @@ def main() -> None:
     for run in runs:
         name = "ladder" if len(run["plans"]) > 1 else run["plans"][0]
         print(
-            f"{name}: {run['misses']} of {run['ticks']} ticks missed, lateness p99.9 {run['lateness_ms']['p99.9']:.1f} ms, "
-            f"{100 * run['reached']:.1f} % served by an answer, {run['successes']}/{run['episodes']} episodes; {run['rungs']}"
+            f"{name}: {run['misses']} of {run['ticks']} ticks missed, "
+            f"lateness p99.9 {run['lateness_ms']['p99.9']:.1f} ms, {100 * run['reached']:.1f} % served by an answer, "
+            f"{run['successes']}/{run['episodes']} episodes; {run['rungs']}"
         )
     document = {"machine": describe_machine(), "task": options.task, "load_s": options.load_s, "runs": runs}
     write_whole(Path(options.json), json.dumps(document, indent=1) + "\n")

@@ -1,4 +1,5 @@
-"""Find the best plan that fits a latency budget on this machine: time plans, judge them, confirm the best in simulation.
+"""Find the best plan that fits a latency budget on this machine: time plans, judge them, confirm the best in
+simulation.
 
 Times every plan at batch 1, compares its answers with the dense sampler's, draws the Pareto front of quality against
 p99, plays the best ones that fit, and writes the plan that is chosen. Run again with the same --json, an interrupted
@@ -140,7 +141,7 @@ def _latencies(policy: Any, seconds: float) -> np.ndarray:
 def _judge(
     document: dict[str, Any], checkpoint: Checkpoint, plans: dict[str, Plan], options: argparse.Namespace
 ) -> None:
-    """The energy distance of every plan's answers from the dense one's, which is compared with itself on other noise."""
+    """The energy distance of every plan's answers from the dense one's, itself on other noise."""
     todo = [row for row in document["rows"] if "error" not in row]
     if not todo:
         return
@@ -202,8 +203,8 @@ def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str | None, str]:
-    """The plan, None where none fits, and why: of those that fit and were played, the nearest to the dense sampler whose
-    success is as good as the dense plan's; where none is, the one that succeeds most."""
+    """The plan, None where none fits, and why: of those that fit and were played, the nearest to the dense sampler
+    whose success is as good as the dense plan's; where none is, the one that succeeds most."""
     deadline = f"p{budget.percentile:g} within {budget.deadline_s * 1e3:g} ms"
     if not any(row["fits"] for row in rows):
         fastest = min(rows, key=lambda row: row["p99_ms"])

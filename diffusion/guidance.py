@@ -40,8 +40,8 @@ def guided(program: Program, true_jacobian: bool) -> Program:
 
 
 def soft_mask(rows: int, left: int, fixed: int) -> np.ndarray:
-    """[rows] weights of an answer's rows, of which `left` are known and `fixed` will have been played (RTC, equation 5):
-    1 where fixed, then falling to nothing at the end of what is known."""
+    """[rows] weights of an answer's rows, of which `left` are known and `fixed` will have been played (RTC, equation
+    5): 1 where fixed, then falling to nothing at the end of what is known."""
     i = np.arange(rows)
     c = (left - i) / max(left - fixed + 1, 1)
     return np.where(i < min(fixed, left), 1.0, np.where(i < left, c * np.expm1(c) / np.expm1(1.0), 0.0))

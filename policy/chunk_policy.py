@@ -133,7 +133,7 @@ class DiffusionPolicy:
     def _scored(
         self, program: Program, obs: Tensor, lanes: Sequence[int], seed: Tensor, birth: Tensor, guess: Tensor | None
     ) -> Chunk:
-        """A chunk for each of `seed` and `birth`, guided where any lane has rows to agree with; a lane may have many."""
+        """A chunk for each of `seed` and `birth`, guided where any lane has rows to agree with."""
         if not any(lane in self._fixed for lane in lanes):
             return run_scored_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
         if id(program) not in self._guided:

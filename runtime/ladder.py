@@ -1,9 +1,9 @@
 """The ladder: plans from dear to cheap, of which each answer takes the dearest that still fits the time left.
 
 What a rung costs is measured when nothing runs beside it. While the controller runs, every answer tells how much slower
-the machine is now; that load is one number for all rungs, so that a cheap rung's answers tell when a dear one fits again.
-Where no rung fits there is no answer: the rest of the one before is played, then the last action is held, and that
-always fits.
+the machine is now; that load is one number for all rungs, so that a cheap rung's answers tell when a dear one fits
+again. Where no rung fits there is no answer: the rest of the one before is played, then the last action is held, and
+that always fits.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Ladder:
 class LadderPolicy:
     """One policy of many: each lane's answer comes from the rung that was taken for it.
 
-    A rung that follows from the answer before is told the lane's last answer whichever rung gave it, so that a change of
-    rung breaks no warm start. All rungs see the same observations and answer with the same actions; a queue, which
-    cannot take over another's answer, is refused.
+    A rung that follows from the answer before is told the lane's last answer whichever rung gave it, so that a
+    change of rung breaks no warm start. All rungs see the same observations and answer with the same actions; a
+    queue, which cannot take over another's answer, is refused.
     """
 
     continues = False

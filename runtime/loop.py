@@ -45,8 +45,8 @@ class ControlLoop:
     stitches, infinite in dimensions that switch, such as grippers. No clock is read: the same seeds, policy and charge
     give the same run bit for bit.
 
-    A `LadderPolicy` is charged by its rungs, one charge each: every lane has a ladder of its own, which takes the dearest
-    rung that fits. Where none does, nothing is asked in that tick.
+    A `LadderPolicy` is charged by its rungs, one charge each: every lane has a ladder of its own, which takes the
+    dearest rung that fits. Where none does, nothing is asked in that tick.
     """
 
     def __init__(
@@ -251,8 +251,8 @@ class ControlLoop:
         return old is not None
 
     def _enter(self, state: Lane, answer: Answer, row: int) -> None:
-        """Play from `row` on. Up to row Ta; where that is past, the tail, so that a late answer counts. Beside execution
-        Ta rows, or as many as the next answer takes, whatever the row."""
+        """Play from `row` on. Up to row Ta; where that is past, the tail, so that a late answer counts. Beside
+        execution Ta rows, or as many as the next answer takes, whatever the row."""
         Ta, Th = answer.steps, len(answer.rows)
         answer.next_row = min(row, Th - 1)
         if self.overlap.stitch:

@@ -29,8 +29,8 @@ class Question(NamedTuple):
 
 
 class Given(NamedTuple):
-    """One lane's answer. rows: [Th, Da] float32; steps: how many of them are to be executed; calls: network calls that it
-    cost; share: these, of what an answer of this plan usually costs."""
+    """One lane's answer. rows: [Th, Da] float32; steps: how many of them are to be executed; calls: network calls
+    that it cost; share: these, of what an answer of this plan usually costs."""
 
     rows: np.ndarray
     steps: int

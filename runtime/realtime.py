@@ -7,8 +7,8 @@
         beside execution:   do not wait
         command; observe
 
-The command of a tick is late when it comes after t + deadline: that is a missed tick. Who is not patient misses none, but
-for what the machine itself holds up.
+The command of a tick is late when it comes after t + deadline: that is a missed tick. Who is not patient misses
+none, but for what the machine itself holds up.
 """
 
 from __future__ import annotations

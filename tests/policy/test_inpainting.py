@@ -1,4 +1,5 @@
-"""Answers that are to agree with rows which are being played: told once, for one answer, in the units of the commands."""
+"""Answers that are to agree with rows which are being played: told once, for one answer, in the units of the
+commands."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""A control loop on a clock. The clock is virtual and computing costs what a test says, so that every run is the same."""
+"""A control loop on a clock. The clock is virtual and computing costs what a test says, so that every run is the
+same."""
 
 import functools
 import time
@@ -115,8 +116,8 @@ def test_a_late_answer_is_entered_by_the_rows_that_were_consumed():
 
 
 def test_the_ladder_serves_every_tick_through_a_load_that_comes_and_goes():
-    """Ten times slower from the 20th answer to the 60th: the first loaded answer is covered by the rest of the one before,
-    then a cheaper rung fits, and when the load is gone the dear one comes back."""
+    """Ten times slower from the 20th answer to the 60th: the first loaded answer is covered by the rest of the one
+    before, then a cheaper rung fits, and when the load is gone the dear one comes back."""
     rungs = [Rows(1, 8), Rows(1, 8), Rows(1, 8)]
     costs = (0.030, 0.010, 0.002)
 
