@@ -89,7 +89,7 @@ results-few-calls: setup
 	$(BIN)/python benchmarks/few_calls.py $(PUSHES) \
 		--picture $(RESULTS)/few-calls-push-cpu.png
 	$(BIN)/python benchmarks/rti_entry.py --entries $(RESULTS)/rti-entry-*.json \
-		--evaluations $(CALM)
+		--evaluations $(CALM) $(RESULTS)/few-calls-peg-insert-side-64-cpu.json
 
 lint: setup
 	$(BIN)/ruff check .

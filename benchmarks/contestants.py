@@ -23,6 +23,7 @@ from .. import accel
 from ..diffusion import Chunk, Inputs, Plan, Program, State, load_plan, run_chunk, run_scored_chunk, shifted
 from ..errors import InputError
 from ..policy import ActionNetwork, AnchoredConfig, AnchoredDecoder, StreamingTransformer, TransformerForDiffusion
+from ..policy.diagonal_policy import refuse_longer, refuse_other_queues
 from ..policy.drafts import Drafts
 from .counting import chunk_bytes, chunk_flops, flops_of, tick_flops, weight_bytes
 from .stock import StockTransformer, ddim_scheduler, ddpm_scheduler, sample
@@ -195,16 +196,10 @@ class Diagonal(Steady):
     endless = True
 
     def __init__(self, name: str, plan: Plan, network: ActionNetwork, device: torch.device) -> None:
-        if plan.stagger != 1 or plan.view != "all":
-            got = f"stagger {plan.stagger} and view {plan.view}"
-            raise InputError(f"plan {name!r} has {got}, wanted 1 and all: a queue that gives a block with every call")
-        if plan.execute not in (0, plan.block):
-            raise InputError(f"plan {name!r} executes {plan.execute}, its queue gives {plan.block} at a time")
+        refuse_other_queues(plan)
         super().__init__(name, dataclasses.replace(plan, execute=plan.block), network, device)
         self.first = 0  # of the block
-        if self.program.rows > network.config.horizon:
-            rows = self.program.rows
-            raise InputError(f"plan {name!r} has a queue of {rows} rows, the network {network.config.horizon}")
+        refuse_longer(self.program, network.config.horizon)
         self._state: State | None = None
 
     def answer(self, obs: Tensor, birth: int) -> Tensor:

@@ -86,7 +86,8 @@ def main() -> None:
         folder = ASSETS / "diffusion-transformer" / task.replace("/", "-")
         shipped = {fingerprint(path) for path in ASSETS.glob(f"*/{folder.name}")}
         if any(row["checkpoint"] not in shipped for row in document["request"]["rows"]):
-            raise InputError(f"{file} was played with weights that are not the shipped ones, which would be timed")
+            got = f"{file} was played with other checkpoints than are shipped now, or other files beside them"
+            raise InputError(f"{got}, and the shipped ones would be timed: evaluate it again")
         checkpoint = load_checkpoint(folder)
         obs = list(checkpoint.normaliser.unnormalise("obs", played(checkpoint, 8, 2))[:, None])
         played_plans = {row["plan"] for row in document["rows"]}

@@ -21,6 +21,23 @@ from .chunk_policy import DiffusionPolicy
 LEAST_ENTRY = 0.9  # sigma of the entry level: below it what is born is not what the network saw there
 
 
+def refuse_other_queues(plan: Plan) -> None:
+    """Raises InputError where a plan is not a queue that gives a block with every call."""
+    if plan.stagger != 1 or plan.view != "all":
+        got = f"plan {plan.name!r} has stagger {plan.stagger} and view {plan.view}"
+        raise InputError(f"{got}, wanted 1 and all: a queue that gives a block with every call")
+    if plan.birth != "noise":
+        raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); a queue is born from noise")
+    if plan.execute not in (0, plan.block):
+        raise InputError(f"plan {plan.name!r} executes {plan.execute}, its queue gives {plan.block} at a time")
+
+
+def refuse_longer(program: Program, horizon: int) -> None:
+    """Raises InputError where a queue does not fit a network of so many rows."""
+    if program.rows > horizon:
+        raise InputError(f"plan {program.plan.name!r} has a queue of {program.rows} rows, the network {horizon}")
+
+
 class DiagonalPolicy(DiffusionPolicy):
     """Serves staggered plans; an answer is the block of H actions that became clean, and has no tail."""
 
@@ -30,9 +47,7 @@ class DiagonalPolicy(DiffusionPolicy):
         self, checkpoint: Checkpoint, plan: Plan, width: int = 1, build: Callable[..., Program] = build
     ) -> None:
         super().__init__(checkpoint, plan, width, build)
-        horizon = checkpoint.network.config.horizon
-        if self.program.rows > horizon:
-            raise InputError(f"plan {plan.name!r} has a queue of {self.program.rows} rows, the network {horizon}")
+        refuse_longer(self.program, checkpoint.network.config.horizon)
         if (sigma := float(self.program.grid.sigma[-1])) < LEAST_ENTRY:
             got = f"plan {plan.name!r} enters at a level with sigma {sigma:.2f}"
             raise InputError(f"{got}, and a queue is born from noise: enter near the top of the trained levels")
@@ -55,15 +70,7 @@ class DiagonalPolicy(DiffusionPolicy):
         return self._calls[lane]
 
     def _refuse(self, checkpoint: Checkpoint, plan: Plan) -> None:
-        if not plan.stagger:
-            raise InputError(f"plan {plan.name!r} has stagger 0, a queue has 1")
-        if plan.stagger != 1 or plan.view != "all":
-            got = f"plan {plan.name!r} has stagger {plan.stagger} and view {plan.view}"
-            raise InputError(f"{got}, wanted 1 and all: a queue that gives a block with every call")
-        if plan.birth != "noise":
-            raise InputError(f"plan {plan.name!r} starts from a guess ({plan.birth}); a queue is born from noise")
-        if plan.execute not in (0, plan.block):
-            raise InputError(f"plan {plan.name!r} executes {plan.execute}, its queue gives {plan.block} at a time")
+        refuse_other_queues(plan)
 
     def _positions(self) -> None:
         return None

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from ontick.envs.dataset import write_demonstrations
+from ontick.envs.demonstrations import Demonstrations
 from ontick.policy import Checkpoint, Normaliser, TransformerConfig, TransformerForDiffusion, save_checkpoint
 
 
@@ -20,3 +22,17 @@ def tiny_checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     save_checkpoint(folder, Checkpoint(network, normaliser, {"task": "metaworld/pick-place-v3"}))
     return folder
+
+
+@pytest.fixture
+def random_demonstrations(tmp_path):
+    """random_demonstrations(ends) -> a file of Meta-World's shape: random numbers, episodes that end there."""
+
+    def write(ends):
+        rng = np.random.default_rng(0)
+        numbers = (rng.uniform(-1, 1, (ends[-1], dims)).astype(np.float32) for dims in (39, 4))
+        path = tmp_path / "data.zarr"
+        write_demonstrations(path, Demonstrations(*numbers, np.array(ends)))
+        return path
+
+    return write

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from ontick.accel.caching import load_schedule
@@ -11,8 +10,6 @@ from ontick.accel.fingerprint import fingerprint
 from ontick.commands import calibrate, main
 from ontick.commands.observations import demonstrated, played
 from ontick.envs import demonstration_seeds
-from ontick.envs.dataset import write_demonstrations
-from ontick.envs.demonstrations import Demonstrations
 from ontick.errors import InputError
 from ontick.policy import load_checkpoint
 
@@ -29,13 +26,9 @@ def checkpoint(tiny_checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def data(tmp_path):
-    """Demonstrations of random numbers, 3 episodes of 12 steps."""
-    rng = np.random.default_rng(0)
-    numbers = rng.uniform(-1, 1, (36, 39)).astype(np.float32), rng.uniform(-1, 1, (36, 4)).astype(np.float32)
-    path = tmp_path / "data.zarr"
-    write_demonstrations(path, Demonstrations(*numbers, np.array([12, 24, 36])))
-    return path
+def data(random_demonstrations):
+    """3 episodes of 12 steps."""
+    return random_demonstrations([12, 24, 36])
 
 
 def run(checkpoint, plan, data, *more):
