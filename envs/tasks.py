@@ -42,7 +42,7 @@ class Task:
     make_expert: MakeExpert
     entry_point: str  # "module:Class" of this package
     arguments: dict[str, Any] = field(default_factory=dict)  # of its constructor
-    speed: float = 10.0  # units of the command a second, what a seam between answers may change; not of grippers
+    speed: float = 20.0  # units of the command a second, what a seam between answers may change; not of grippers
 
     def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
         """The environment; `options` are those of its constructor (`max_steps`, `stop_on_success`, ...)."""

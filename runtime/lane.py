@@ -55,6 +55,7 @@ class Lane:
     overdue: int = 0  # ticks of waiting for it after the chunk was over
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))  # [ticks]
     has_dropped: bool = False  # the last answer
+    is_at_seam: bool = False  # the next command is the first of an answer that followed another
     is_behind: bool = False  # the command has not caught up with the rows since the last seam
     seam_jump_max: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)

@@ -13,8 +13,8 @@ then entered at the row that follows the rows consumed since its observation. Co
 estimated from the latency: held ticks consume nothing, so no row is skipped that was not played.
 
 With an `Overlap` that stitches, inference runs beside execution: the next answer is asked for while rows of the chunk
-are left, as many as answers have lately taken ticks, and lands when the chunk is over. What was asked at the tick that
-starts at row 0 is entered at the row that follows those consumed, as above; then a seam joins old rows and new.
+are left, as many as answers have lately taken ticks, and lands when the chunk is over. It is entered at the row that
+follows those consumed, as above; then a seam joins old rows and new.
 """
 
 from __future__ import annotations
@@ -170,19 +170,19 @@ class ControlLoop:
         It always returns an action: with nothing to play, `hold` is commanded and counted as starved.
         """
         state = self._state(lane)
-        at_seam = self._land(state)
         action, kind = self._next_action(state)
         action = self._within_limits(state, np.array(action, dtype=np.float32), kind)
-        if at_seam:
+        if state.is_at_seam:
             jump = np.abs(action - state.last_action)[np.isfinite(self.most)]
             state.seam_jump_max = max(state.seam_jump_max, float(jump.max(initial=0.0)))
-        state.last_action = action
+        state.last_action, state.is_at_seam = action, False
         if state.current is not None:
             self.ledger.record("age", (state.tick - state.current.asked_at_tick) * self.budget.period_s)
         if state.ladder is not None:
             state.rungs[state.current.plan if kind == "answer" and state.current is not None else "rest"] += 1
         state.finds_no_rung = False
         state.tick += 1
+        self._land(state)  # before the next tick, which may then ask for another
         return state.last_action.copy(), kind
 
     def counts(self, lane: int) -> dict[str, int]:
@@ -215,40 +215,40 @@ class ControlLoop:
         between its question and the one from which it can be played."""
         state = self._state(lane)
         assert state.in_flight is not None, "asked before"
-        state.ticks_to_wait = ticks - (state.tick - state.in_flight.asked_at_tick)
-        state.delays.append(ticks)
         self._check_finite(lane, given.rows)
         state.in_flight.rows, state.in_flight.steps = np.array(given.rows), given.steps
+        state.ticks_to_wait = ticks - (state.tick - state.in_flight.asked_at_tick)
+        state.delays.append(ticks)
         self._count(state, "network_calls", given.calls)
-        if latency_s is None:
-            return
-        if state.ladder is not None:
-            state.ladder.took(state.in_flight.rung, latency_s / given.share)
-        self.ledger.record("chunk", latency_s)
-        self.ledger.record("inference", latency_s)
+        if latency_s is not None:
+            if state.ladder is not None:
+                state.ladder.took(state.in_flight.rung, latency_s / given.share)
+            self.ledger.record("chunk", latency_s)
+            self.ledger.record("inference", latency_s)
+        self._land(state)
 
-    def _land(self, state: Lane) -> bool:
-        """Make the answer in flight the current one when its wait is over; whether it followed another."""
+    def _land(self, state: Lane) -> None:
+        """Make the answer in flight the current one when its wait is over."""
         new, old = state.in_flight, state.current
         if new is None or state.ticks_to_wait > 0:
-            return False
+            return
         continues = isinstance(self.policy, FollowingPolicy) and self.policy.continues
         if continues and old is not None and old.left:
-            return False  # its rows come after these
+            return  # its rows come after these
         state.in_flight = None
         state.has_dropped = (
             self.overlap.late == "drop" and old is not None and state.overdue > 0 and not state.has_dropped
         )
         if state.has_dropped:
             self._count(state, "dropped")
-            return False
+            return
         self._enter(state, new, 0 if continues else state.consumed)
         if old is not None and self.overlap.stitch == "blend" and not continues:
             left = old.rows[old.next_row :]
             new.rows[new.next_row :] = blended(left, new.rows[new.next_row :], ~np.isfinite(self.most))
         state.current = new
+        state.is_at_seam = old is not None
         state.is_behind = old is not None and self.overlap.stitch is not None
-        return old is not None
 
     def _enter(self, state: Lane, answer: Answer, row: int) -> None:
         """Play from `row` on. Up to row Ta; where that is past, the tail, so that a late answer counts. Beside
@@ -256,7 +256,7 @@ class ControlLoop:
         Ta, Th = answer.steps, len(answer.rows)
         answer.next_row = min(row, Th - 1)
         if self.overlap.stitch:
-            answer.end = min(answer.next_row + max(Ta, self._lead(state) + 1), Th)  # asked a tick after this one
+            answer.end = min(answer.next_row + max(Ta, self._lead(state)), Th)
         else:
             answer.end = Ta if answer.next_row < Ta else Th
 
