@@ -42,12 +42,13 @@ from .request import (
     FORMAT,
     Entry,
     budget_of,
-    charge_of,
     disturbance_of,
     entries_of,
-    overlap_of,
+    job_of,
     request_of,
+    shipped_traces,
     trace_file,
+    trace_of,
     unfinished,
 )
 from .table import print_table
@@ -70,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--period-ms", type=float, help="time of one control tick: one environment step")
     parser.add_argument("--deadline-ms", type=float, help="time from an observation to its answer")
     parser.add_argument(
-        "--charge", metavar="measured|TRACE", help="let the world move on while inference runs, by these latencies"
+        "--charge",
+        metavar="measured|TRACE",
+        help=f"let the world move on while inference runs, by these latencies: a file, or {', '.join(shipped_traces())}",
     )
     parser.add_argument(
         "--disturb", metavar="D,D", help="push[=METRES], delay[=STEPS], drop[=PROBABILITY]: in every episode"
@@ -93,11 +96,11 @@ def run(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # the timed policy runs as the workers' do
     budget, entries, disturbance = budget_of(options), entries_of(options), disturbance_of(options)
-    trace = None if options.charge in (None, "measured") else LatencyTrace.load(options.charge)
+    trace = trace_of(options)
     for entry in entries:  # a plan that the checkpoint cannot run is told before anything is played
-        entry.policy(1)
+        entry.maker([0.0] * len(entry.rungs))(1)
         if trace is not None:
-            _recorded(trace, entry)
+            _all_recorded(trace, entry)
     seeds = evaluation_seeds(options.seed, options.episodes)
     request = request_of(options, entries, budget, trace, disturbance)
     document = unfinished(options.json, request) or {
@@ -115,14 +118,20 @@ def run(options: argparse.Namespace) -> int:
     with Evaluator(options.workers) as evaluator:
         for entry in (entry for entry in entries if entry.key not in done):
             timing = Ledger()
-            policy = entry.policy(1)
-            windows = _first_windows(entry, policy, seeds)
-            samples_s = _measure(policy, windows, budget, timing) if trace is None else _recorded(trace, entry)
-            charge = charge_of(options, samples_s, budget)
-            job = Job(entry.task, entry.maker, tuple(seeds), budget, charge, disturbance, overlap_of(options))
-            changed = _accelerated(policy, windows)  # before anything is played: a plan that gives NaN ends here
+            policies = [make(1) for make in entry.makers]
+            windows = _first_windows(entry, policies[0], seeds)
+            if trace is None:
+                ledgers = [timing, *(Ledger() for _ in policies[1:])]  # a ladder is told by its top rung
+                samples_s = [
+                    _measure(policy, windows, budget, ledger) for policy, ledger in zip(policies, ledgers, strict=True)
+                ]
+            else:
+                samples_s = _all_recorded(trace, entry)
+            job = job_of(options, entry, seeds, samples_s, budget, disturbance)
+            # before anything is played: a plan that gives NaN ends here
+            changed = [_accelerated(policy, windows) for policy in policies][0]
             row = _play_row(evaluator, job, entry, samples_s, timing)
-            document["rows"].append({**row, "backend": getattr(policy, "backend", None), **changed})
+            document["rows"].append({**row, "backend": getattr(policies[0], "backend", None), **changed})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew
@@ -134,10 +143,10 @@ def run(options: argparse.Namespace) -> int:
 # -- a row ------------------------------------------------------------------------------------------------------------
 
 
-def _recorded(trace: LatencyTrace, entry: Entry) -> np.ndarray:
-    """The trace's latencies [s] of a row: recorded for its task and plan, or for its plan."""
-    both = " ".join(entry.key)
-    return trace.latencies_s(both if both in trace.latency_ms else entry.candidate.name)
+def _all_recorded(trace: LatencyTrace, entry: Entry) -> list[np.ndarray]:
+    """The trace's latencies [s] of a row's rungs: recorded for the task and plan, or for the plan."""
+    names = [(f"{entry.task} {rung.name}", rung.name) for rung in entry.rungs]
+    return [trace.latencies_s(both if both in trace.latency_ms else alone) for both, alone in names]
 
 
 def _first_windows(entry: Entry, policy: Policy, seeds: list[int]) -> np.ndarray:
@@ -173,7 +182,9 @@ def _accelerated(policy: Policy, windows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarray, timing: Ledger) -> dict[str, Any]:
+def _play_row(
+    evaluator: Evaluator, job: Job, entry: Entry, samples_s: Sequence[np.ndarray], timing: Ledger
+) -> dict[str, Any]:
     """Play a row's episodes and put together all that is reported of it."""
     successes = 0
     with progress_bar(len(job.seeds), " ".join(entry.key), "episode") as bar:
@@ -185,13 +196,13 @@ def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarra
             bar.set_postfix_str(f"{successes} succeeded", refresh=False)
 
         episodes, played = evaluator.run(job, advance)
-    charged = not job.charge.is_free
+    charged = not job.charges[0].is_free
     clock = played if charged else timing  # whose answers were judged
     low, high = wilson_interval(successes, len(episodes))
     actions = sum(e.counts["answers"] + e.counts["rest"] for e in episodes)
     return {
         "task": job.task,
-        "plan": entry.candidate.name,
+        "plan": entry.name,
         "disturb": str(job.disturbance) or None,
         "episodes": len(episodes),
         "successes": successes,
@@ -203,20 +214,34 @@ def _play_row(evaluator: Evaluator, job: Job, entry: Entry, samples_s: np.ndarra
         "calls_per_action": sum(e.counts["network_calls"] for e in episodes) / max(1, actions),
         "answers_per_action": sum(e.counts["chunks"] for e in episodes) / max(1, actions),
         "chunk_ms": clock.summary()["stages_ms"]["chunk"],
-        "latency_ms": np.round(samples_s * 1e3, 3).tolist(),
-        "judged_by": job.charge.told if charged else "latencies measured at batch 1",
+        "latency_ms": np.round(samples_s[0] * 1e3, 3).tolist(),
+        "latency_ms_by_rung": {
+            rung.name: np.round(s * 1e3, 3).tolist() for rung, s in zip(entry.rungs, samples_s, strict=True)
+        },
+        "judged_by": job.charges[0].told if charged else "latencies measured at batch 1",
         "deadline_ms": job.budget.deadline_s * 1e3,
         "met": job.budget.met(clock.stage("chunk")),
         "misses": clock.counter("misses"),
         "starved": sum(e.counts["starved"] for e in episodes),
         "rest": sum(e.counts["rest"] for e in episodes),
         "dropped": sum(e.counts["dropped"] for e in episodes),
+        "rungs": _rungs_told(episodes, entry),
         "seam_jump_max": max(e.seam_jump_max for e in episodes),
         "jerk": float(np.mean([e.jerk for e in episodes])),
         **modes_told(episodes, entry),
         "clearance_mm": clearance_told(episodes),
         "ledger": played.to_dict(),
     }
+
+
+def _rungs_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, int]:
+    """Ticks by the plan whose answer was played; "rest": by none, the rest of the one before or a held action."""
+    total = sum((Counter(e.rungs) for e in episodes), Counter())
+    names = [rung.name for rung in entry.rungs]
+    if len(names) == 1:
+        answers = sum(e.counts["answers"] for e in episodes)
+        total = Counter({names[0]: answers, "rest": sum(e.steps for e in episodes) - answers})
+    return {name: total[name] for name in (*names, "rest")}
 
 
 def modes_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, Any]:
@@ -258,14 +283,18 @@ def _finish(
     if options.charge == "measured":
         one_task = len({row["task"] for row in rows}) == 1
         path = trace_file(options)
-        recorded = {row["plan"] if one_task else f"{row['task']} {row['plan']}": row["latency_ms"] for row in rows}
+        recorded = {
+            plan if one_task else f"{row['task']} {plan}": latency_ms
+            for row in rows
+            for plan, latency_ms in row["latency_ms_by_rung"].items()
+        }
         LatencyTrace(document["machine"], recorded).save(path)
         print(f"latency trace (repeat this run with --charge): {path}")
     if options.html:
         row = next(row for row in rows if (row["task"], row["plan"]) == filmed.key)
-        charge = charge_of(options, np.array(row["latency_ms"]) * 1e-3, budget)
-        job = Job(filmed.task, filmed.maker, (row["seeds"][0],), budget, charge, disturbance, overlap_of(options))
-        video, note = film_episode(job, filmed.candidate.name, LANES)
+        samples_s = [np.array(latency_ms) * 1e-3 for latency_ms in row["latency_ms_by_rung"].values()]
+        job = job_of(options, filmed, row["seeds"][:1], samples_s, budget, disturbance)
+        video, note = film_episode(job, filmed.name, LANES)
         write_report(options.html, document, video=video, note=note)
         print(f"report: {options.html}")
 

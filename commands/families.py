@@ -1,6 +1,7 @@
 """Which policy a plan means: its family, the checkpoint shipped for a task, and how to make it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..accel.caching import with_schedules
 from ..diffusion import Plan, load_plan
 from ..errors import InputError
 from ..policy import load_checkpoint, read_config, serve
-from ..runtime import Policy
+from ..runtime import LadderPolicy, Policy
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DIFFUSION, STREAMING, ANCHORED = "diffusion-transformer", "streaming-transformer", "anchored-decoder"
@@ -83,6 +84,11 @@ def policy_maker(candidate: Candidate, checkpoint: Path, device: str = "cpu", ta
     """A picklable `width -> policy`; workers call it. tail: the rows after a chunk are played too."""
     plan = None if candidate.plan is None else candidate.plan.to_dict()
     return partial(_make_policy, candidate.family, plan, str(checkpoint), device, tail)
+
+
+def make_ladder(names: Sequence[str], makers: Sequence[Any], costs_s: Sequence[float], width: int) -> Policy:
+    """The policies of these plans, dearest first, as one that takes the rung it is told."""
+    return LadderPolicy(names, [make(width) for make in makers], costs_s)
 
 
 def _make_policy(

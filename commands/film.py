@@ -35,7 +35,7 @@ def film_episode(job: Job, plan: str, width: int) -> tuple[bytes | None, str]:
 
     try:
         policy, episodes = job.make_policy(width), iter([(0, seed)])
-        episode = next(play(task, policy, [env], episodes, job.budget, job.charge, Ledger(), job.overlap, shoot))
+        episode = next(play(task, policy, [env], episodes, job.budget, job.charges, Ledger(), job.overlap, shoot))
     except InputError as error:
         return None, f"No video: {error}."
     finally:

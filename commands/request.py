@@ -3,7 +3,9 @@
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,18 @@ import numpy as np
 from .. import __version__
 from ..envs import find_task
 from ..envs.disturbances import Disturbance
-from ..envs.evaluation import PolicyMaker
+from ..envs.evaluation import Job, PolicyMaker
 from ..errors import InputError
 from ..files import check_place
 from ..policy import read_config
-from ..runtime import Charge, FixedDelay, LatencyBudget, LatencyTrace, Overlap, Policy, load_budget
+from ..runtime import Charge, FixedDelay, LatencyBudget, LatencyTrace, Overlap, load_budget
 from .families import (
+    ASSETS,
     Candidate,
     check_device,
     checkpoint_for,
     fingerprint,
+    make_ladder,
     parse_candidate,
     policy_maker,
     with_schedule_of,
@@ -29,34 +33,53 @@ from .families import (
 
 FORMAT = "ontick-evaluation-1"
 DEFAULT_BUDGET = "cpu-20hz"
+LADDER = "+"  # between the plans of a ladder
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A plan of a row."""
+
+    candidate: Candidate
+    checkpoint: Path
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row to evaluate."""
+    """One row to evaluate: a plan, or a ladder of them, dearest first."""
 
     task: str
-    candidate: Candidate
-    checkpoint: Path
+    rungs: tuple[Rung, ...]
     device: str
     charged: bool = False  # late answers are filled with the tail of the chunk before, so it must be computed
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.task, self.candidate.name
+    def name(self) -> str:
+        return LADDER.join(rung.name for rung in self.rungs)
 
     @property
-    def maker(self) -> PolicyMaker:
-        """Makes the policy at a width; can be sent to a worker."""
-        return policy_maker(self.candidate, self.checkpoint, self.device, tail=self.charged)
+    def key(self) -> tuple[str, str]:
+        return self.task, self.name
 
-    def policy(self, width: int) -> Policy:
-        return self.maker(width)
+    @property
+    def makers(self) -> list[PolicyMaker]:
+        """Of each rung: makes its policy at a width; can be sent to a worker."""
+        return [policy_maker(rung.candidate, rung.checkpoint, self.device, tail=self.charged) for rung in self.rungs]
+
+    def maker(self, costs_s: Sequence[float]) -> PolicyMaker:
+        """Makes the row's policy at a width; can be sent to a worker. costs_s: of each rung."""
+        if len(self.rungs) == 1:
+            return self.makers[0]
+        return partial(make_ladder, [rung.name for rung in self.rungs], self.makers, list(costs_s))
 
     @property
     def demonstrated_modes(self) -> list[str]:
         """The mode of each demonstration that the policy was trained on; empty where that was not noted."""
-        about = read_config(self.checkpoint).get("about", {})
+        about = read_config(self.rungs[0].checkpoint).get("about", {})
         data = about.get("data")  # where training notes the attributes of its data; the baseline notes them beside
         noted = data if isinstance(data, dict) and "modes" in data else about
         return list(noted.get("modes") or [])
@@ -68,10 +91,11 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
     for option, count in (("--episodes", options.episodes), ("--workers", options.workers)):
         if count < 1:
             raise InputError(f"{option} is {count}, wanted at least 1")
-    candidates = [parse_candidate(plan) for plan in _names("--plans", options.plans)]
+    rows = [[parse_candidate(plan) for plan in row.split(LADDER)] for row in _names("--plans", options.plans)]
+    candidates = [candidate for row in rows for candidate in row]
     for task in tasks:
         find_task(task)
-    names = [candidate.name for candidate in candidates]
+    names = [LADDER.join(candidate.name for candidate in row) for row in rows]
     if len(set(names)) < len(names):
         raise InputError(f"--plans {options.plans} holds two plans with one name; rename one in its file")
     if options.checkpoint is not None:
@@ -81,13 +105,19 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
     check_device(options.device)
     if options.charge is not None and options.delay_ticks is not None:
         raise InputError("--charge and --delay-ticks both say how long an answer takes; give one of them")
+    if options.delay_ticks is not None and any(len(row) > 1 for row in rows):
+        raise InputError("a ladder chooses by what its plans cost, and with --delay-ticks all cost the same: --charge")
     charged = bool(options.charge or options.delay_ticks or options.stitch)
-    entries = []
-    for task in tasks:
-        for candidate in candidates:
-            checkpoint = checkpoint_for(task, candidate, options.checkpoint)
-            entries.append(Entry(task, with_schedule_of(candidate, checkpoint), checkpoint, options.device, charged))
-    return entries
+    return [
+        Entry(task, tuple(_rung(task, candidate, options.checkpoint) for candidate in row), options.device, charged)
+        for task in tasks
+        for row in rows
+    ]
+
+
+def _rung(task: str, candidate: Candidate, given: str | None) -> Rung:
+    checkpoint = checkpoint_for(task, candidate, given)
+    return Rung(with_schedule_of(candidate, checkpoint), checkpoint)
 
 
 def request_of(
@@ -102,8 +132,8 @@ def request_of(
     rows = [
         {
             "task": entry.task,
-            "plan": entry.candidate.plan.to_dict() if entry.candidate.plan else entry.candidate.name,
-            "checkpoint": fingerprint(entry.checkpoint),
+            "plan": [rung.candidate.plan.to_dict() if rung.candidate.plan else rung.name for rung in entry.rungs],
+            "checkpoint": [fingerprint(rung.checkpoint) for rung in entry.rungs],
         }
         for entry in entries
     ]
@@ -166,11 +196,41 @@ def overlap_of(options: argparse.Namespace) -> Overlap:
     return Overlap(options.stitch, options.late)
 
 
-def charge_of(options: argparse.Namespace, latencies_s: np.ndarray, budget: LatencyBudget) -> Charge:
-    """What each answer of a row costs: the ticks asked for, the row's latencies, or nothing."""
+def job_of(
+    options: argparse.Namespace,
+    entry: Entry,
+    seeds: Sequence[int],
+    samples_s: Sequence[np.ndarray],
+    budget: LatencyBudget,
+    disturbance: Disturbance,
+) -> Job:
+    """What is played of a row whose rungs have these latencies."""
+    charges = tuple(_charge(options, latencies_s, budget) for latencies_s in samples_s)
+    costs_s = [float(np.percentile(latencies_s, budget.percentile)) for latencies_s in samples_s]
+    return Job(entry.task, entry.maker(costs_s), tuple(seeds), budget, charges, disturbance, overlap_of(options))
+
+
+def _charge(options: argparse.Namespace, latencies_s: np.ndarray, budget: LatencyBudget) -> Charge:
+    """What each answer of a rung costs: the ticks asked for, the rung's latencies, or nothing."""
     if options.delay_ticks is not None:
         return FixedDelay(options.delay_ticks, budget)
     return Charge(latencies_s) if options.charge else Charge.none()
+
+
+def shipped_traces() -> dict[str, Path]:
+    """Latency traces of other machines by name."""
+    return {path.stem: path for path in sorted((ASSETS / "traces").glob("*.json"))}
+
+
+def trace_of(options: argparse.Namespace) -> LatencyTrace | None:
+    """The trace that `--charge` names: a file, or one that is shipped; None where there is none. Raises InputError."""
+    if options.charge in (None, "measured"):
+        return None
+    shipped = shipped_traces()
+    if not Path(options.charge).exists() and options.charge not in shipped:
+        known = ", ".join(("measured", *shipped))
+        raise InputError(f"--charge {options.charge}: no such file; wanted one, or of these: {known}")
+    return LatencyTrace.load(shipped.get(options.charge, options.charge))
 
 
 def budget_of(options: argparse.Namespace) -> LatencyBudget:

@@ -37,6 +37,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], budget: LatencyBudget) -> Non
                 f"{row['plan']}: of {ticks} ticks {row['rest']} played the rest of the chunk before, "
                 f"{row['starved']} held (starved); {row['misses']} answers were late"
             )
+    for row in rows:
+        if len(row["rungs"]) > 2:  # plans and the rest
+            told = ", ".join(f"{name} {ticks}" for name, ticks in row["rungs"].items())
+            print(f"{row['plan']}: ticks by the rung whose answer was played: {told}")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -67,4 +67,6 @@ class GuidedLook:
             if self.true_jacobian:
                 [pull] = torch.autograd.grad(x0, x, pull)
         carry = carry.detach() if isinstance(carry, Tensor) else carry
-        return out.detach() + s * min(BETA, (a * a + s * s) / (a * s)) / from_out * pull, carry
+        x, out, x0 = x.detach(), out.detach(), x0.detach()
+        moved = torch.where(weight < 1, x0 + s * min(BETA, (a * a + s * s) / (a * s)) * pull, told.known)
+        return out + (moved - x0) / from_out, carry

@@ -5,8 +5,8 @@ all. Lanes do not know each other: the policy runs at a fixed width and its nois
 an episode's outcome does not depend on which episodes are played beside it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -34,6 +34,7 @@ class Episode:
     mode: str | None = None
     clearance_m: float | None = None
     seam_jump_max: float = 0.0  # units of the command
+    rungs: dict[str, int] = field(default_factory=dict)  # ticks by the rung of a ladder whose answer was played
 
 
 @dataclass
@@ -60,7 +61,7 @@ def play(
     envs: list[gymnasium.Env],
     episodes: Iterator[tuple[int, int]],
     budget: LatencyBudget,
-    charge: Charge,
+    charges: Sequence[Charge],
     ledger: Ledger,
     overlap: Overlap | None = None,
     on_frame: Callable[[gymnasium.Env], None] = lambda env: None,
@@ -70,7 +71,7 @@ def play(
     `on_frame(env)` is called after every reset and step.
     """
     check_fit(task, policy)
-    loop = ControlLoop(policy, len(envs), task.hold, budget, charge, ledger, overlap, task.v_max)
+    loop = ControlLoop(policy, len(envs), task.hold, budget, charges, ledger, overlap, task.v_max)
     lanes: list[_Lane | None] = [_begin(loop, i, env, episodes, on_frame) for i, env in enumerate(envs)]
     while any(lanes):
         loop.think([i for i, lane in enumerate(lanes) if lane])
@@ -108,14 +109,25 @@ def _play_chunk(
         observation, _, terminated, truncated, info = lane.env.step(action)
         on_frame(lane.env)
         if terminated or truncated:
-            return _finished(lane, task, info, loop.counts(i), loop.seam_jump_max(i))
+            return _finished(lane, task, info, loop, i)
         loop.observe(i, observation)
     return None
 
 
-def _finished(lane: _Lane, task: Task, info: dict[str, Any], counts: dict[str, int], jump: float) -> Episode:
-    """What is told of an episode, from the `info` of its last step and the control loop's counts."""
+def _finished(lane: _Lane, task: Task, info: dict[str, Any], loop: ControlLoop, i: int) -> Episode:
+    """What is told of an episode, from the `info` of its last step and what the control loop counted in lane i."""
     moved = np.delete(np.stack(lane.actions), list(task.gripper_dims), axis=1)
     smoothness, mode, clearance_m = jerk(moved, "delta"), info.get("mode"), info.get("clearance_m")
-    steps = counts["ticks"]
-    return Episode(lane.index, lane.seed, info["success"], steps, smoothness, counts, mode, clearance_m, jump)
+    counts = loop.counts(i)
+    return Episode(
+        lane.index,
+        lane.seed,
+        info["success"],
+        counts["ticks"],
+        smoothness,
+        counts,
+        mode,
+        clearance_m,
+        loop.seam_jump_max(i),
+        loop.rungs(i),
+    )

@@ -35,7 +35,7 @@ class Job:
     make_policy: PolicyMaker
     seeds: tuple[int, ...]
     budget: LatencyBudget
-    charge: Charge = field(default_factory=Charge.none)
+    charges: tuple[Charge, ...] = (Charge.none(),)  # of each rung, where the policy is a ladder
     disturbance: Disturbance = field(default_factory=Disturbance)
     overlap: Overlap = field(default_factory=Overlap)
 
@@ -131,7 +131,7 @@ def _work(inbox: Any, results: Any, following: Any) -> None:
             lanes.extend(make_disturbed(task, job.disturbance) for _ in range(wanted - len(lanes)))
             todo = _share(job.seeds, following)
             policy, played = job.make_policy(LANES), lanes[:wanted]
-            for episode in play(task, policy, played, todo, job.budget, job.charge, ledger, job.overlap):
+            for episode in play(task, policy, played, todo, job.budget, job.charges, ledger, job.overlap):
                 results.put(("episode", episode))
             results.put(("ledger", ledger.to_dict()))
         except InputError as error:

@@ -142,6 +142,8 @@ class DiffusionPolicy:
         with torch.inference_mode(False), torch.no_grad():  # a gradient cannot be taken of what inference mode made
             obs, guess = obs.clone(), None if guess is None else guess.clone()
             known, weight = (part.repeat_interleave(len(seed) // self.width, 0) for part in self._agreed(lanes, obs))
+            if guess is not None:
+                guess = torch.lerp(guess, known, weight[..., None])
             told = Guidance(program.prepare(obs), known, weight)
             return run_scored_chunk(self._guided[id(program)], told, seed, birth, guess, obs.device)
 
@@ -152,7 +154,7 @@ class DiffusionPolicy:
         weight = torch.zeros(self.width, config.horizon)
         for i, lane in enumerate(lanes):
             if lane in self._fixed:
-                rows, fixed = self._fixed.pop(lane)
+                rows, fixed = self._fixed[lane]
                 left = min(len(rows), config.horizon - first)
                 known[i, first : first + left] = torch.from_numpy(np.array(rows[:left], np.float32))
                 weight[i, first:] = torch.from_numpy(soft_mask(config.horizon - first, left, fixed))
@@ -173,6 +175,7 @@ class DiffusionPolicy:
         rows = normaliser.unnormalise("action", self._sampled(x, lanes)[:, self.first_row :])
         for lane in lanes:
             self._births[lane] += 1
+            self._fixed.pop(lane, None)
         return rows.cpu().numpy()
 
     def _check(self, obs: np.ndarray, lanes: Sequence[int], wanted: tuple[int, ...], legend: str) -> None:

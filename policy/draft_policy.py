@@ -40,5 +40,8 @@ class DraftPolicy(DiffusionPolicy):
             raise InputError(f"plan {plan.name!r} needs the drafts of a checkpoint's folder; save it and load it again")
 
     def _sampled(self, obs: Tensor, lanes: Sequence[int]) -> Tensor:
-        drafted = self.drafts.nearest if self.plan.guess.source == "nearest" else self.drafts.regressed
-        return self._run(self.program, obs, lanes, drafted(obs))[: len(lanes)]
+        if self.plan.guess.source == "nearest":
+            draft = self.drafts.nearest(obs, *self._agreed(lanes, obs))
+        else:
+            draft = self.drafts.regressed(obs)
+        return self._run(self.program, obs, lanes, draft)[: len(lanes)]

@@ -64,9 +64,17 @@ class Drafts(nn.Module):
         self.normaliser, self.about = normaliser, about or {}
         self.eval().requires_grad_(False)
 
-    def nearest(self, obs: Tensor) -> Tensor:
-        """obs: [B, To, Do], normalised, newest last -> [B, Tp, Da], normalised; of equally near ones the first."""
+    def nearest(self, obs: Tensor, known: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """obs: [B, To, Do], normalised, newest last -> [B, Tp, Da], normalised; of equally near ones the first.
+
+        known [B, Tp, Da], normalised, weight [B, Tp]: rows that the chunk is to agree with; the weighted mean of its
+        distances from them counts as the observation's does.
+        """
         distance = (obs[:, None, -1] - self.observations).square().sum(-1)  # [B, M]; by itself for each lane
+        if known is not None and weight is not None and weight.any():
+            apart = (known[:, None] - self.chunks).square().sum(-1)  # [B, M, Tp]
+            mean = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
+            distance = distance + (apart * mean[:, None]).sum(-1)
         return self.chunks[distance.argmin(1)]
 
     def regressed(self, obs: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
 
 RECENT = 20  # answers over which the worst load is remembered
 RELAXES = 0.9  # a tick without an answer, in which nothing is measured: what is left of the load above 1
-MARGIN = 1.1  # a rung must fit with this much to spare
+SPARE = 0.25  # of the time left, for what the machine holds up between an answer and the command
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Ladder:
 
     def choose(self, time_left_s: float) -> int | None:
         """The dearest rung that fits, None where none does."""
-        fits = (cost * self.load.factor * MARGIN <= time_left_s for cost in self.costs_s)
+        fits = (cost * self.load.factor <= (1 - SPARE) * time_left_s for cost in self.costs_s)
         return next((rung for rung, does in enumerate(fits) if does), None)
 
     def took(self, rung: int, latency_s: float) -> None:

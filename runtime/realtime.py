@@ -3,7 +3,7 @@
     every period, at t:
         take in the answer that has come meanwhile
         if an answer is wanted: ask a worker
-        one after another:  wait for it until t + deadline        (patient: however long it takes)
+        one after another:  wait for it until t + 3/4 deadline    (patient: however long it takes)
         beside execution:   do not wait
         command; observe
 
@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock import Clock
+from .ladder import SPARE
 from .loop import ControlLoop, Kind
 from .worker import Computed, Worker
-
-SPARE_S = 0.001  # of a deadline, for what is left to do once waiting is over
 
 
 @dataclass
@@ -58,7 +57,7 @@ class RealTime:
             loop.launch(question)
             self.pending = self.worker.ask(question)
         if self.pending is not None and not loop.overlap.stitch:
-            self._collect(None if self.patient else deadline_s - SPARE_S)
+            self._collect(None if self.patient else start_s + (1 - SPARE) * loop.budget.deadline_s)
         action, kind = loop.act(0)
         late_s = max(0.0, self.clock.now() - deadline_s)
         loop.ledger.record("lateness", late_s)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ontick.commands.families import ASSETS, checkpoint_for, parse_candidate, policy_maker
-from ontick.commands.request import Entry
+from ontick.commands.request import Entry, Rung
 from ontick.commands.train import load_preset
 from ontick.envs import evaluation_seeds, find_task
 from ontick.envs.episodes import Episode, check_fit
@@ -79,7 +79,7 @@ def test_the_gripper_is_scaled_down():
 @pytest.mark.parametrize("plan", ["ddpm-100", "robomimic-bc", "robomimic-bc-rnn"])
 def test_policies_of_avoid_know_the_modes_of_their_demonstrations(plan):
     candidate = parse_candidate(plan)
-    modes = Entry(AVOID, candidate, checkpoint_for(AVOID, candidate, None), "cpu").demonstrated_modes
+    modes = Entry(AVOID, (Rung(candidate, checkpoint_for(AVOID, candidate, None)),), "cpu").demonstrated_modes
     assert len(modes) == 1000 and len(set(modes)) == 8
     assert mode_entropy(modes) > 0.98 * np.log(8)
 

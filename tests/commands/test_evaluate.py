@@ -11,7 +11,7 @@ import pytest
 from ontick.commands import main
 from ontick.commands.evaluate import clearance_told, modes_told
 from ontick.commands.families import parse_candidate
-from ontick.commands.request import Entry
+from ontick.commands.request import Entry, Rung
 from ontick.commands.table import print_table
 from ontick.envs.disturbances import Disturbance
 from ontick.envs.episodes import Episode
@@ -217,7 +217,7 @@ def test_modes_and_clearance_are_summed_up_beside_the_demonstrations(tiny_checkp
     checkpoint = load_checkpoint(tiny_checkpoint)
     checkpoint.about["data"] = {"modes": [*"abcd"] * 3}
     save_checkpoint(tmp_path / "moded", checkpoint)
-    entry = Entry(TASK, parse_candidate("ddim-2"), tmp_path / "moded", "cpu")
+    entry = Entry(TASK, (Rung(parse_candidate("ddim-2"), tmp_path / "moded"),), "cpu")
     told = [("a", True, 0.010), ("b", True, 0.020), ("", False, -0.001), ("a", True, 0.014)]
     episodes = [Episode(i, 2 * i, ok, 9, 0.0, {}, mode, gap) for i, (mode, ok, gap) in enumerate(told)]
     summary = modes_told(episodes, entry)

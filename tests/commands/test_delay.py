@@ -1,0 +1,80 @@
+"""`ontick evaluate` with answers that take time: fixed delays, inference beside execution, ladders."""
+
+import json
+
+import pytest
+
+from ontick.commands import main
+from ontick.runtime import LatencyTrace
+
+TASK = "metaworld/pick-place-v3"
+PLAYED = ("outcomes", "steps", "jerk", "starved", "rest", "dropped", "rungs", "seam_jump_max", "misses")
+
+
+@pytest.fixture
+def evaluate(tiny_checkpoint, tmp_path, monkeypatch):
+    """evaluate(plans, *options) -> (exit code, the only row or None)."""
+    monkeypatch.setattr("ontick.commands.evaluate.TIMING_SECONDS", 0.01)
+
+    def run(plans, *options, name="out.json"):
+        path = tmp_path / name
+        wanted = ["--tasks", TASK, "--checkpoint", str(tiny_checkpoint), "--episodes", "3", "--json", str(path)]
+        code = main(["evaluate", *wanted, "--plans", plans, *options])
+        return code, json.loads(path.read_text())["rows"][0] if path.exists() else None
+
+    return run
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """trace(plan=[ms], ...) -> the place of a latency trace."""
+
+    def write(**latency_ms):
+        named = {plan.replace("_", "-"): samples for plan, samples in latency_ms.items()}
+        return str(LatencyTrace({}, named).save(tmp_path / "t.json"))
+
+    return write
+
+
+def test_a_delayed_and_stitched_run_repeats_bit_for_bit_whatever_the_workers(evaluate):
+    options = ("--delay-ticks", "3", "--stitch", "inpaint", "--late", "drop")
+    (_, one), (_, two) = (evaluate("ddim-2", *options, "--workers", w, name=f"{w}.json") for w in "12")
+    assert {key: one[key] for key in PLAYED} == {key: two[key] for key in PLAYED}
+    assert one["starved"] == 3 * 3, "held until the first answer of each of three episodes, and never again"
+    assert one["judged_by"] == "a delay of 3 ticks"
+
+
+@pytest.mark.parametrize("stitch", ["replace", "blend", "inpaint"])
+def test_at_a_seam_the_command_moves_by_at_most_what_the_task_allows(evaluate, stitch):
+    _, row = evaluate("ddim-2", "--delay-ticks", "2", "--stitch", stitch)
+    assert 0 < row["seam_jump_max"] <= 1.0 + 1e-6, "20 units a second, 50 ms a tick"
+    assert row["rungs"] == {"ddim-2": sum(row["steps"]) - row["starved"], "rest": row["starved"]}
+
+
+def test_a_ladder_takes_the_dearest_rung_that_fits_and_counts_ticks_by_rung(evaluate, trace, capsys):
+    _, row = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[100.0], ddim_2=[10.0]))
+    assert row["plan"] == "ddim-4+ddim-2" and row["misses"] == 0
+    assert row["rungs"] == {"ddim-4": 0, "ddim-2": sum(row["steps"]), "rest": 0}
+    assert "ticks by the rung" in capsys.readouterr().out
+    _, row = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[30.0], ddim_2=[10.0]), name="b.json")
+    assert row["rungs"]["ddim-4"] == sum(row["steps"])
+
+
+@pytest.mark.parametrize(
+    ("plans", "options", "told"),
+    [
+        ("ddim-4+ddim-2", ["--delay-ticks", "2"], "--charge"),
+        ("ddim-4", ["--delay-ticks", "2", "--charge", "measured"], "one of them"),
+        ("ddim-4", ["--delay-ticks", "-1"], "0 or more"),
+        ("ddim-4", ["--charge", "h1000"], "no such file"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(evaluate, capsys, plans, options, told):
+    code, row = evaluate(plans, *options)
+    error = capsys.readouterr().err
+    assert code == 2 and row is None and told in error and error.count("\n") == 1
+
+
+def test_a_ladder_whose_costs_rise_is_refused(evaluate, trace, capsys):
+    code, _ = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[10.0], ddim_2=[30.0]))
+    assert code == 2 and "dearest first" in capsys.readouterr().err
