@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--charge",
         metavar="measured|TRACE",
-        help=f"let the world move on while inference runs, by these latencies: a file, or {', '.join(shipped_traces())}",
+        help="let the world move on while inference runs, by these latencies: a file, or "
+        f"{', '.join(shipped_traces())}",
     )
     parser.add_argument(
         "--disturb", metavar="D,D", help="push[=METRES], delay[=STEPS], drop[=PROBABILITY]: in every episode"
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
                 samples_s = _all_recorded(trace, entry)
             job = job_of(options, entry, seeds, samples_s, budget, disturbance)
             # before anything is played: a plan that gives NaN ends here
-            changed = [_accelerated(policy, windows) for policy in policies][0]
+            changed = _accelerated(policies[0], windows)
             row = _play_row(evaluator, job, entry, samples_s, timing)
             document["rows"].append({**row, "backend": getattr(policies[0], "backend", None), **changed})
             _write(options.json, document)
