@@ -49,7 +49,17 @@ def make_ladder(task: str, plans: Sequence[str], costs_s: Sequence[float]) -> Po
 
     torch.set_num_threads(1)
     makers = [policy_maker(plan, checkpoint_for(task, plan, None), tail=True) for plan in map(parse_candidate, plans)]
-    return makers[0](1) if len(makers) == 1 else families.make_ladder(plans, makers, costs_s, 1)
+    if len(makers) == 1:
+        return warmed(makers[0](1))
+    return families.make_ladder(plans, [lambda width, make=make: warmed(make(width)) for make in makers], costs_s, 1)
+
+
+def warmed(policy: Policy) -> Policy:
+    """The policy, after the first answers, which are slow."""
+    policy.reset([0], [0])
+    for _ in range(3):
+        policy.predict_with_tail(np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32), [0])
+    return policy
 
 
 def costs_of(task: str, plans: Sequence[str], budget: LatencyBudget) -> list[float]:
@@ -57,7 +67,6 @@ def costs_of(task: str, plans: Sequence[str], budget: LatencyBudget) -> list[flo
     costs = []
     for plan in plans:
         policy = make_ladder(task, [plan], [1.0])
-        policy.reset([0], [0])
         obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
 
         def answer(policy: Policy = policy, obs: np.ndarray = obs) -> None:
@@ -90,11 +99,9 @@ class Load:
 
 
 def _busy(runs: Any) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    a = np.random.default_rng(0).normal(size=(256, 256))
     while True:
         runs.wait()
-        a = np.tanh(a @ a / 16)
+        sum(range(100_000))
 
 
 class Drive:

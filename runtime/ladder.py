@@ -2,8 +2,8 @@
 
 What a rung costs is measured when nothing runs beside it. While the controller runs, every answer tells how much slower
 the machine is now; that load is one number for all rungs, so that a cheap rung's answers tell when a dear one fits
-again. Where no rung fits there is no answer: the rest of the one before is played, then the last action is held, and
-that always fits.
+again. Where no rung fits, the cheapest is asked and may be late: meanwhile the rest of the answer before is played,
+then the last action is held, and that always fits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..errors import InputError
 from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
 
 RECENT = 20  # answers over which the worst load is remembered
-RELAXES = 0.9  # a tick without an answer, in which nothing is measured: what is left of the load above 1
 SPARE = 0.25  # of the time left, for what the machine holds up between an answer and the command
 
 
@@ -36,10 +35,6 @@ class Load:
     def enter(self, ratio: float) -> None:
         self.recent.append(ratio)
 
-    def relax(self) -> None:
-        """A tick without an answer: less is known of the load, and it may be gone."""
-        self.recent = deque((1 + RELAXES * (ratio - 1) for ratio in self.recent if ratio > 1), maxlen=RECENT)
-
 
 class Ladder:
     """Which rung to take. costs_s: of each, dearest first, at the budget's percentile, with nothing beside it.
@@ -53,18 +48,14 @@ class Ladder:
             raise InputError(f"got rungs that cost {told} ms, wanted one or more, dearest first: reorder the plans")
         self.costs_s, self.load = tuple(float(cost) for cost in costs_s), Load()
 
-    def choose(self, time_left_s: float) -> int | None:
-        """The dearest rung that fits, None where none does."""
+    def choose(self, time_left_s: float) -> int:
+        """The dearest rung that fits, the cheapest where none does."""
         fits = (cost * self.load.factor <= (1 - SPARE) * time_left_s for cost in self.costs_s)
-        return next((rung for rung, does in enumerate(fits) if does), None)
+        return next((rung for rung, does in enumerate(fits) if does), len(self.costs_s) - 1)
 
     def took(self, rung: int, latency_s: float) -> None:
         """An answer of `rung` took so long."""
         self.load.enter(latency_s / self.costs_s[rung])
-
-    def passed(self) -> None:
-        """A tick passed in which no rung fitted."""
-        self.load.relax()
 
 
 class LadderPolicy:

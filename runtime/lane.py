@@ -60,5 +60,4 @@ class Lane:
     seam_jump_max: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     ladder: Ladder | None = None
-    finds_no_rung: bool = False  # at this tick
     rungs: Counter[str] = field(default_factory=Counter)  # ticks by the rung whose answer was played

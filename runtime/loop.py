@@ -46,7 +46,7 @@ class ControlLoop:
     give the same run bit for bit.
 
     A `LadderPolicy` is charged by its rungs, one charge each: every lane has a ladder of its own, which takes the
-    dearest rung that fits. Where none does, nothing is asked in that tick.
+    dearest rung that fits.
     """
 
     def __init__(
@@ -91,22 +91,17 @@ class ControlLoop:
     def wants_answer(self, lane: int) -> bool:
         """Whether no answer is on the lane's way and it has played its chunk, or will have when an answer can come."""
         state = self._lanes[lane]
-        if state is None or state.in_flight is not None or state.finds_no_rung:
+        if state is None or state.in_flight is not None:
             return False
         return state.current is None or state.current.left <= self._lead(state)
 
-    def _rung(self, lane: int) -> int | None:
-        """The rung of the lane's ladder that fits the time left, 0 where there is no ladder; None: there is none, and
-        nothing is asked at this tick."""
+    def _rung(self, lane: int) -> int:
+        """The rung of the lane's ladder that fits the time left; 0 where there is no ladder."""
         state = self._state(lane)
         if state.ladder is None:
             return 0
         left = state.current.left if self.overlap.stitch and state.current is not None else 0
-        rung = state.ladder.choose(max(self.budget.deadline_s, left * self.budget.period_s))
-        if rung is None:
-            state.ladder.passed()
-            state.finds_no_rung = True
-        return rung
+        return state.ladder.choose(max(self.budget.deadline_s, left * self.budget.period_s))
 
     def _lead(self, state: Lane) -> int:
         """Ticks by which to ask before the chunk is over."""
@@ -129,17 +124,15 @@ class ControlLoop:
         return list(question.lanes)
 
     def question(self, lanes: Sequence[int]) -> Question | None:
-        """What to ask for these lanes, of which a ladder may leave some out; None where none is left."""
-        taken = {lane: rung for lane in lanes if (rung := self._rung(lane)) is not None}
-        if not taken:
+        """What to ask for these lanes; None where there are none."""
+        if not lanes:
             return None
-        asking = tuple(taken)
         return Question(
-            asking,
-            obs=np.stack([self._state(lane).history for lane in asking]),
-            behind=tuple(self._rows_behind(lane) for lane in asking),
-            kept=tuple(self._kept(lane) for lane in asking) if self.overlap.stitch == "inpaint" else None,
-            rungs=tuple(taken.values()) if isinstance(self.policy, LadderPolicy) else None,
+            tuple(lanes),
+            obs=np.stack([self._state(lane).history for lane in lanes]),
+            behind=tuple(self._rows_behind(lane) for lane in lanes),
+            kept=tuple(self._kept(lane) for lane in lanes) if self.overlap.stitch == "inpaint" else None,
+            rungs=tuple(self._rung(lane) for lane in lanes) if isinstance(self.policy, LadderPolicy) else None,
         )
 
     def _rows_behind(self, lane: int) -> int:
@@ -180,7 +173,6 @@ class ControlLoop:
             self.ledger.record("age", (state.tick - state.current.asked_at_tick) * self.budget.period_s)
         if state.ladder is not None:
             state.rungs[state.current.plan if kind == "answer" and state.current is not None else "rest"] += 1
-        state.finds_no_rung = False
         state.tick += 1
         self._land(state)  # before the next tick, which may then ask for another
         return state.last_action.copy(), kind
