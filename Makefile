@@ -3,12 +3,13 @@
 # make results   measure the README's numbers here
 # make results-tasks  the tables of the task cards, docs/tasks
 # make results-few-calls  docs/few-calls.md
+# make results-budgets    docs/budgets.md and docs/picard.md
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all results results-tasks results-few-calls lint clean
+.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets lint clean
 
 setup: .venv/ready
 
@@ -90,6 +91,19 @@ results-few-calls: setup
 		--picture $(RESULTS)/few-calls-push-cpu.png
 	$(BIN)/python benchmarks/rti_entry.py --entries $(RESULTS)/rti-entry-*.json \
 		--evaluations $(CALM) $(RESULTS)/few-calls-peg-insert-side-64-cpu.json
+
+# The tables and pictures of docs/budgets.md and docs/picard.md; it takes three hours. Run nothing beside it.
+TRACED = ddpm-100,ddim-10,exact,exact-ddim-20,exact-ddim-10,exact-ddim-4,rti-3,draft-3,anchored-2,diagonal-1
+results-budgets: setup
+	$(BIN)/python benchmarks/delays.py --out $(RESULTS)/delays-cpu
+	$(BIN)/python benchmarks/ladder.py --json $(RESULTS)/ladder-cpu.json
+	for task in ontick-Avoid-v0 metaworld-pick-place-v3; do \
+		$(BIN)/ontick tune assets/diffusion-transformer/$$task --budget cpu-20hz \
+			--out $(RESULTS)/tune-$$task-cpu-20hz.yaml || exit 1; \
+	done
+	$(BIN)/python benchmarks/picard.py
+	$(BIN)/ontick evaluate --tasks ontick/Avoid-v0,metaworld/pick-place-v3 --plans $(TRACED) --episodes 1 \
+		--charge measured --json runs/traced.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ from ontick.runtime import (
 from ontick.runtime.realtime import RealTime
 from ontick.runtime.worker import Worker
 
-PLANS = "exact,exact-ddim-20,exact-ddim-10,exact-ddim-4"
+PLANS = "exact-ddpm-40,exact-ddim-20,exact-ddim-10,exact-ddim-4"
 MEASURED = 200  # answers, for the cost of a rung
 
 

@@ -8,6 +8,7 @@ search goes on.
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plans", metavar="P,P", help="try these (default: all that the checkpoint can run)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
     parser.add_argument("--out", required=True, metavar="PLAN.yaml", help="the plan that is chosen")
-    parser.add_argument("--json", required=True, metavar="FILE", help="everything measured; FILE.png is drawn")
+    parser.add_argument("--json", metavar="FILE", help="everything measured, and a picture (default: PLAN.json)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -166,7 +167,7 @@ def _confirm(document: dict[str, Any], options: argparse.Namespace, plans: dict[
     dense = next((row for row in document["rows"] if row["plan"] == _dense(plans).name), None)
     todo = [row for row in ([dense] if dense else []) + fitting if "successes" not in row]
     seeds = tuple(evaluation_seeds(0, options.episodes))
-    with Evaluator(1) as evaluator:
+    with Evaluator(os.cpu_count() or 1) as evaluator:
         for row in todo:
             make = policy_maker(candidate_of(plans[row["plan"]]), Path(options.checkpoint), options.device)
             with progress_bar(len(seeds), f"playing {row['plan']}", "episode") as bar:
@@ -232,6 +233,7 @@ def _checked(options: argparse.Namespace) -> LatencyBudget:
         raise InputError("--seconds and --episodes are numbers above 0")
     if not options.out.endswith((".yaml", ".yml")):
         raise InputError(f"--out {options.out}: wanted the name of a .yaml file")
+    options.json = options.json or str(Path(options.out).with_suffix(".json"))
     for place in (options.out, options.json):
         if check_place(place).is_dir():
             raise InputError(f"{place} is a folder, wanted a file to write")

@@ -5,7 +5,8 @@ Real-time chunking (Black et al. 2025, equations 2 to 5) in x0 form. With x = a 
     x0' = x0 + s min(beta, s / (a r^2)) J^T W (Y - x0),      r^2 = s^2 / (a^2 + s^2),      J = d x0 / d x
 
 for normalised actions of deviation 1; with (a, s) = (tau, 1 - tau) it is theirs. J is the network's, by one
-vector-Jacobian product a step, or the identity, which needs no autograd and runs on any network.
+vector-Jacobian product a step, or the identity, which needs no autograd and runs on any network. Rows of weight 1 are
+set, x0' = Y: in a causal network no gradient leads from them to the rows that follow, which see them all the same.
 
 Legend: B lanes, N positions, D... the shape of one.
 """

@@ -77,7 +77,8 @@ class DiffusionPolicy:
 
     def inpaint(self, lanes: Sequence[int], rows: Sequence[np.ndarray], fixed: Sequence[int]) -> None:
         """See `runtime.InpaintingPolicy`; rows: [m, Da] a lane. The next answer is pulled towards them at every step,
-        by the network's true Jacobian where a plan runs it as it is, and by the identity on rewritten networks."""
+        by the network's true Jacobian where a plan runs it as it is, and by the identity on rewritten networks; a guess
+        it is born from is mixed with them."""
         self._fixed.update({lane: (kept, n) for lane, kept, n in zip(lanes, rows, fixed, strict=True) if len(kept)})
 
     def predict_with_tail(self, obs: np.ndarray, lanes: Sequence[int]) -> np.ndarray:
@@ -142,7 +143,7 @@ class DiffusionPolicy:
         with torch.inference_mode(False), torch.no_grad():  # a gradient cannot be taken of what inference mode made
             obs, guess = obs.clone(), None if guess is None else guess.clone()
             known, weight = (part.repeat_interleave(len(seed) // self.width, 0) for part in self._agreed(lanes, obs))
-            if guess is not None:
+            if guess is not None:  # few low levels do not turn a guess that disagrees
                 guess = torch.lerp(guess, known, weight[..., None])
             told = Guidance(program.prepare(obs), known, weight)
             return run_scored_chunk(self._guided[id(program)], told, seed, birth, guess, obs.device)

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
 
 RECENT = 20  # answers over which the worst load is remembered
-SPARE = 0.25  # of the time left, for what the machine holds up between an answer and the command
+SPARE = 0.3  # of the time left, for what the machine holds up between an answer and the command
 
 
 @dataclass

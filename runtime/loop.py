@@ -70,15 +70,25 @@ class ControlLoop:
         self.ledger = ledger if ledger is not None else Ledger()
         self._lanes: list[Lane | None] = [None] * lanes
 
-    def begin(self, lane: int, seed: int, observation: np.ndarray, neutral: np.ndarray | None = None) -> None:
+    def begin(
+        self,
+        lane: int,
+        seed: int,
+        observation: np.ndarray,
+        neutral: np.ndarray | None = None,
+        keeps_load: bool = False,
+    ) -> None:
         """Begin an episode: resets the policy's lane and fills the history with the first observation [Do].
 
-        `neutral` [Da] is what `hold` is given until the first answer is there; zeros by default.
+        `neutral` [Da] is what `hold` is given until the first answer is there; zeros by default. keeps_load: the lane's
+        ladder remembers how slow the machine was in the episode before; in charged time episodes are independent.
         """
         first = self._checked(observation, lane, seed, tick=0)
         start = np.zeros(self.policy.action_dim) if neutral is None else neutral
         history = np.repeat(first[None], self.policy.n_obs_steps, axis=0)
         ladder = Ladder(self.policy.costs_s) if isinstance(self.policy, LadderPolicy) else None
+        if keeps_load and (before := self._lanes[lane]) is not None:
+            ladder = before.ladder
         self._lanes[lane] = Lane(int(seed), history, np.array(start, dtype=np.float32), ladder=ladder)
         self.policy.reset([lane], [int(seed)])
 

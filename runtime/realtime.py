@@ -3,7 +3,7 @@
     every period, at t:
         take in the answer that has come meanwhile
         if an answer is wanted: ask a worker
-        one after another:  wait for it until t + 3/4 deadline    (patient: however long it takes)
+        one after another:  wait for it until t + 0.7 deadline    (patient: however long it takes)
         beside execution:   do not wait
         command; observe
 
@@ -43,7 +43,7 @@ class RealTime:
         if self.pending is not None:
             self.worker.wait(self.pending, None)
             self.pending = None
-        self.loop.begin(0, seed, observation)
+        self.loop.begin(0, seed, observation, keeps_load=True)
         self.worker.reset([0], [seed])
 
     def tick(self, start_s: float, step: Callable[[np.ndarray, Kind], np.ndarray | None]) -> float:

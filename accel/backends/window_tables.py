@@ -20,9 +20,7 @@ from torch import Tensor
 from ...diffusion import Program
 from ...diffusion.solvers import EPS, X0, X, Z
 
-SPREAD = (
-    0.1  # t, in units of actions that lie in [-1, 1]; of 0, 0.05, 0.1, 0.2, 0.3 and 1 it took the fewest iterations
-)
+SPREAD = 0.1  # t, in units of actions that lie in [-1, 1]; of 0, 0.05, 0.1, 0.2 and 0.3 it took the fewest iterations
 
 
 class Tables(NamedTuple):

@@ -37,6 +37,7 @@ def test_every_rung_of_the_ladder_is_a_plan_that_builds():
 @pytest.mark.timeout(600)
 def test_the_gpu_script_runs_from_end_to_end_on_a_cpu(tmp_path):
     trial = {"SUITE": "policy-cpu", "DEVICE": "cpu", "EXTRA": "--quick --n 1", "TESTS": "test_a_graph"}
+    trial["PICARD"] = "--windows 8 --n 1 --chunks 1"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", ROOT / "benchmarks" / "gpu.sh", tmp_path],
@@ -48,6 +49,8 @@ def test_the_gpu_script_runs_from_end_to_end_on_a_cpu(tmp_path):
     assert json.loads((tmp_path / "policy-cpu.json").read_text())["rows"]
     told = json.loads((tmp_path / "policy-cpu-profile.json").read_text())
     assert told["kernels"] > 0 and told["wall_ms"]["n"] == 20
+    assert (tmp_path / "policy-cpu.published.trace.json").is_file()
+    assert json.loads((tmp_path / "policy-cpu-picard.json").read_text())["rows"]
     assert "passed" in (tmp_path / "policy-cpu-tests.txt").read_text()
 
 

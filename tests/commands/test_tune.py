@@ -95,6 +95,13 @@ def test_the_chosen_plan_is_written_and_can_be_evaluated(tuned):
         assert {"p50_ms", "p99_ms", "error", "fits", "successes"} <= set(measured)
 
 
+def test_without_json_what_was_measured_lies_beside_the_plan(tmp_path):
+    out = tmp_path / "plan.yaml"
+    small = ["--plans", "ddim-2", "--episodes", "1", "--seconds", "1", "--budget", "cpu-20hz"]
+    main(["tune", str(AVOID), *small, "--out", str(out)])
+    assert json.loads((tmp_path / "plan.json").read_text())["complete"]
+
+
 def test_where_nothing_fits_it_says_so_and_keeps_what_was_measured(tuned, capsys):
     code, document, out = tuned("--period-ms", "10", "--deadline-ms", "0.01")
     assert code == 1 and document["chosen"] is None and not out.exists()

@@ -50,13 +50,13 @@ class Steps(Charge):
 
 
 def test_the_dearest_rung_that_fits_is_taken():
-    ladder = Ladder([0.030, 0.010, 0.002])
+    ladder = Ladder([0.025, 0.010, 0.002])
     assert [ladder.choose(left) for left in (0.04, 0.02, 0.005, 0.001)] == [0, 1, 2, 2], "the cheapest where none fits"
 
 
 def test_load_seen_on_one_rung_counts_for_all_and_is_forgotten_after_answers_without_it():
-    ladder = Ladder([0.030, 0.010, 0.002])
-    ladder.took(0, 0.090)
+    ladder = Ladder([0.025, 0.010, 0.002])
+    ladder.took(0, 0.060)
     assert ladder.choose(0.04) == 1
     for _ in range(20):
         assert ladder.choose(0.04) == 1, "the worst of the last answers decides"
@@ -83,7 +83,7 @@ def test_a_queue_is_refused():
         LadderPolicy(["diagonal-1"], [queue], [0.01])
 
 
-def laddered(*charges, costs=(0.030, 0.010), ticks=40):
+def laddered(*charges, costs=(0.025, 0.010), ticks=40):
     rungs = [Counting(1), Counting(2)]
     policy = LadderPolicy(["dear", "cheap"], rungs, costs)
     loop = ControlLoop(policy, 1, lambda last: last, BUDGET, list(charges))
@@ -98,8 +98,8 @@ def laddered(*charges, costs=(0.030, 0.010), ticks=40):
 
 
 def test_with_room_for_the_top_rung_it_is_the_plan_itself():
-    loop, rungs, played = laddered(Steps(0.03), Steps(0.01))
-    plain = ControlLoop(Counting(1), 1, lambda last: last, BUDGET, Steps(0.03))
+    loop, rungs, played = laddered(Steps(0.025), Steps(0.01))
+    plain = ControlLoop(Counting(1), 1, lambda last: last, BUDGET, Steps(0.025))
     plain.begin(0, 7, np.zeros(1))
     alone = []
     for _ in range(40):
@@ -111,21 +111,21 @@ def test_with_room_for_the_top_rung_it_is_the_plan_itself():
 
 
 def test_a_load_costs_one_late_answer_and_then_the_cheaper_rung_is_in_time():
-    loop, _, _played = laddered(Steps(0.03, 0.03, 0.09, 0.03), Steps(0.03), ticks=24)
+    loop, _, _played = laddered(Steps(0.025, 0.025, 0.09, 0.03), Steps(0.025), ticks=24)
     assert loop.counts(0)["misses"] == 1
     assert loop.rungs(0)["cheap"] >= 4
     assert loop.counts(0)["starved"] == 0, "the rest of the answer before covers the late one"
 
 
 def test_where_no_rung_fits_the_rest_is_played_then_held_until_the_cheapest_answers():
-    loop, _, played = laddered(Steps(0.03, 0.5), Steps(0.9, 0.9, 0.3, 0.02), ticks=200)
+    loop, _, played = laddered(Steps(0.025, 0.5), Steps(0.9, 0.9, 0.3, 0.02), ticks=200)
     kinds = [kind for kind, *_ in played]
     assert kinds[2] == "rest" and "held" in kinds and loop.rungs(0)["rest"] > 5
     assert set(kinds[-20:]) == {"answer"}, "when the load is gone it answers in time again"
 
 
 def test_a_rung_is_told_another_rungs_answer_before_it_follows_from_it():
-    _, rungs, _ = laddered(Steps(0.03, 0.09), Steps(0.01), ticks=20)
+    _, rungs, _ = laddered(Steps(0.025, 0.09), Steps(0.01), ticks=20)
     _dear, cheap = rungs
     lanes, [rows], answers = cheap.adopted[0]
     assert lanes == [0] and rows[3] == [1, 3] and answers == [2]
@@ -134,7 +134,7 @@ def test_a_rung_is_told_another_rungs_answer_before_it_follows_from_it():
 
 
 def test_ticks_are_counted_by_rung():
-    loop, _, played = laddered(Steps(0.03, 0.09), Steps(0.01), ticks=30)
+    loop, _, played = laddered(Steps(0.025, 0.09), Steps(0.01), ticks=30)
     counted = loop.rungs(0)
     for name, number in (("dear", 1), ("cheap", 2)):
         assert counted[name] == sum(kind == "answer" and first == number for kind, first, _ in played)

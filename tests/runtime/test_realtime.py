@@ -88,13 +88,13 @@ def driven(policy, seconds, ticks=40, overlap=None, patient=False):
 
 
 def test_answers_in_time_are_played_from_the_tick_that_asked():
-    _loop, played, late_s = driven(Rows(), lambda n, rung: 0.03, ticks=5)
+    _loop, played, late_s = driven(Rows(), lambda n, rung: 0.025, ticks=5)
     assert played == ["1:0", "1:1", "2:0", "2:1", "3:0"] and not any(late_s)
 
 
 def test_who_is_patient_commands_late_and_who_is_not_plays_the_rest():
     def slow(n, rung):
-        return 0.03 if n == 0 else 0.13
+        return 0.025 if n == 0 else 0.13
 
     _, played, late_s = driven(Rows(), slow, ticks=6, patient=True)
     assert played[:4] == ["1:0", "1:1", "2:0", "2:1"] and max(late_s) >= 0.089
@@ -111,7 +111,7 @@ def test_beside_execution_nothing_is_waited_for_and_no_tick_starves():
 
 
 def test_a_late_answer_is_entered_by_the_rows_that_were_consumed():
-    _, played, _ = driven(Rows(2, 16), lambda n, rung: 0.03 if n == 0 else 0.22, ticks=9)
+    _, played, _ = driven(Rows(2, 16), lambda n, rung: 0.025 if n == 0 else 0.22, ticks=9)
     assert played == ["1:0", "1:1", "r1:2", "r1:3", "r1:4", "r1:5", "2:4", "2:5", "2:6"]
 
 
@@ -119,7 +119,7 @@ def test_the_ladder_serves_every_tick_through_a_load_that_comes_and_goes():
     """Ten times slower from the 20th answer to the 60th: the first loaded answer is covered by the rest of the one
     before, then a cheaper rung fits, and when the load is gone the dear one comes back."""
     rungs = [Rows(1, 8), Rows(1, 8), Rows(1, 8)]
-    costs = (0.030, 0.010, 0.002)
+    costs = (0.025, 0.010, 0.002)
 
     def seconds(n, rung):
         return costs[rung] * (10 if 20 <= n < 60 else 1)
@@ -132,6 +132,20 @@ def test_the_ladder_serves_every_tick_through_a_load_that_comes_and_goes():
     assert ticks["dear"] > 40 and ticks["cheap"] > 20
     _alone, _, late_s = driven(Rows(1, 8), lambda n, rung: seconds(n, 0), ticks=140, patient=True)
     assert sum(late > 0 for late in late_s) > 30
+
+
+def test_a_new_episode_begins_with_the_load_of_the_one_before():
+    policy = LadderPolicy(["dear", "cheap"], [Rows(1, 8), Rows(1, 8)], (0.025, 0.002))
+    clock = VirtualClock()
+    loop = ControlLoop(policy, 1, lambda last: last, BUDGET)
+    run = RealTime(loop, Pretended(policy, clock, lambda n, rung: (0.25, 0.02)[rung]), clock)
+    for episode in range(2):
+        run.begin(episode, np.zeros(1))
+        for i in range(20):
+            run.tick((20 * episode + i) * BUDGET.period_s, lambda action, kind: np.zeros(1))
+    assert loop.rungs(0) == {"cheap": 20}
+    loop.begin(0, 2, np.zeros(1))
+    assert loop.question([0]).rungs == (0,), "in charged time an episode is independent of the one before"
 
 
 def test_a_new_episode_throws_away_what_was_being_computed():
