@@ -74,11 +74,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for task, of_task in zip(tasks, axes, strict=True):
         for plan, axis in zip(plans, of_task, strict=True):
             for rule, colour in COLOURS.items():
-                line = [r for r in rows if (r["task"], r["plan"], r["rule"]) == (task, plan, rule)]
-                line += [
-                    r for r in rows if (r["task"], r["plan"], r["rule"], r["delay_ticks"]) == (task, plan, SYNC, 0)
-                ]
-                line = sorted({r["delay_ticks"]: r for r in line}.items())
+                line = {
+                    r["delay_ticks"]: r
+                    for r in rows
+                    if (r["task"], r["plan"]) == (task, plan) and (r["rule"] == rule or not r["delay_ticks"])
+                }
+                line = sorted(line.items())
                 share = [100 * r["successes"] / r["episodes"] for _, r in line]
                 axis.plot([delay for delay, _ in line], share, "o-", ms=4, color=colour, label=rule)
             axis.set_ylim(-4, 104)
