@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -13,7 +14,7 @@ from .questions import Given, Question, answer
 
 Computed = tuple[list[Given], float]  # an answer and the seconds that it took
 
-_policy: Policy | None = None  # of a worker process
+_mine = threading.local()  # the policy of a worker, whose thread alone asks it
 
 
 class Worker:
@@ -66,8 +67,7 @@ class Worker:
 
 
 def _begin(make_policy: Callable[[], Policy]) -> None:
-    global _policy
-    _policy = make_policy()
+    _mine.policy = make_policy()
 
 
 def _ready() -> None:
@@ -75,13 +75,11 @@ def _ready() -> None:
 
 
 def _reset(lanes: list[int], seeds: list[int]) -> None:
-    assert _policy is not None
-    _policy.reset(lanes, seeds)
+    _mine.policy.reset(lanes, seeds)
 
 
 def _compute(question: Question) -> Computed:
-    assert _policy is not None
     clock = WallClock()
     start_s = clock.now()
-    given = answer(_policy, question)
+    given = answer(_mine.policy, question)
     return given, clock.now() - start_s

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ontick.commands import main
+from ontick.commands.request import shipped_traces
 from ontick.runtime import LatencyTrace
 
 TASK = "metaworld/pick-place-v3"
@@ -58,6 +59,22 @@ def test_a_ladder_takes_the_dearest_rung_that_fits_and_counts_ticks_by_rung(eval
     assert "ticks by the rung" in capsys.readouterr().out
     _, row = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[30.0], ddim_2=[10.0]), name="b.json")
     assert row["rungs"]["ddim-4"] == sum(row["steps"])
+
+
+def test_a_shipped_trace_is_charged_by_its_name(tmp_path):
+    assert "amd-epyc-1-thread" in shipped_traces()
+    asked = ["--tasks", "ontick/Avoid-v0", "--episodes", "2", "--json", str(tmp_path / "out.json")]
+    code = main(["evaluate", *asked, "--plans", "exact-ddim-20+exact-ddim-4", "--charge", "amd-epyc-1-thread"])
+    row = json.loads((tmp_path / "out.json").read_text())["rows"][0]
+    assert code == 0 and row["judged_by"] == "charged latencies" and row["rungs"]["exact-ddim-20"] > 0
+
+
+@pytest.mark.parametrize("name", shipped_traces())
+def test_a_shipped_trace_says_machine_n_and_percentiles(name):
+    written = json.loads(shipped_traces()[name].read_text())
+    assert written["machine"]["cpu"] and written == LatencyTrace.load(shipped_traces()[name]).to_dict()
+    for plan in written["plans"].values():
+        assert plan["n"] >= 30 and plan["p50_ms"] <= plan["p99_ms"] <= plan["max_ms"]
 
 
 @pytest.mark.parametrize(
