@@ -28,19 +28,17 @@ from ontick.envs import evaluation_seeds, find_task
 from ontick.files import write_whole
 from ontick.runtime import (
     ControlLoop,
-    LatencyBudget,
     Ledger,
     Policy,
     WallClock,
     describe_machine,
     load_budget,
-    measure_latency,
+    measured_costs,
 )
 from ontick.runtime.realtime import RealTime
 from ontick.runtime.worker import Worker
 
 PLANS = "exact-ddpm-40,exact-ddim-20,exact-ddim-10,exact-ddim-4"
-MEASURED = 200  # answers, for the cost of a rung
 
 
 def make_ladder(task: str, plans: Sequence[str], costs_s: Sequence[float]) -> Policy:
@@ -49,32 +47,7 @@ def make_ladder(task: str, plans: Sequence[str], costs_s: Sequence[float]) -> Po
 
     torch.set_num_threads(1)
     makers = [policy_maker(plan, checkpoint_for(task, plan, None), tail=True) for plan in map(parse_candidate, plans)]
-    if len(makers) == 1:
-        return warmed(makers[0](1))
-    return families.make_ladder(plans, [lambda width, make=make: warmed(make(width)) for make in makers], costs_s, 1)
-
-
-def warmed(policy: Policy) -> Policy:
-    """The policy, after the first answers, which are slow."""
-    policy.reset([0], [0])
-    for _ in range(3):
-        policy.predict_with_tail(np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32), [0])
-    return policy
-
-
-def costs_of(task: str, plans: Sequence[str], budget: LatencyBudget) -> list[float]:
-    """What an answer of each plan costs [s], at the budget's percentile, with nothing beside it."""
-    costs = []
-    for plan in plans:
-        policy = make_ladder(task, [plan], [1.0])
-        obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
-
-        def answer(policy: Policy = policy, obs: np.ndarray = obs) -> None:
-            policy.predict_with_tail(obs, [0])
-
-        taken = measure_latency(answer, MEASURED)
-        costs.append(float(np.percentile(taken, budget.percentile)))
-    return costs
+    return makers[0](1) if len(makers) == 1 else families.make_ladder(plans, makers, costs_s, 1)
 
 
 class Load:
@@ -211,7 +184,7 @@ def main() -> None:
     parser.add_argument("--json", required=True, metavar="FILE")
     options = parser.parse_args()
     plans = options.plans.split(",")
-    costs_s = costs_of(options.task, plans, load_budget(options.budget))
+    costs_s = measured_costs([make_ladder(options.task, [plan], []) for plan in plans], load_budget(options.budget))
     print("measured: " + ", ".join(f"{plan} {cost * 1e3:.1f} ms" for plan, cost in zip(plans, costs_s, strict=True)))
     drives = [Drive(options, plans[:1], costs_s[:1], patient=True), Drive(options, plans, costs_s, patient=False)]
     for drive in drives:

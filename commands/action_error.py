@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..errors import RunFailed
-from ..policy import DiffusionPolicy
+from ..policy import DiffusionPolicy, serve
 from ..runtime import FollowingPolicy
 
 
@@ -21,7 +21,7 @@ def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
         return None
     if policy.plan == policy.plan.plain():
         return {"rms": 0.0, "largest": 0.0}
-    dense = type(policy)(policy.checkpoint, policy.plan.plain(), width=len(windows))
+    dense = serve(policy.checkpoint, policy.plan.plain(), width=len(windows))
     lanes = range(len(windows))
     for each in (policy, dense):
         each.reset(lanes, lanes)

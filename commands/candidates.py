@@ -10,7 +10,6 @@ from ..errors import InputError
 from ..policy import read_config
 from .families import ANCHORED, STREAMING
 
-DENSE = "exact-ddpm-100"  # what every other plan is compared with
 STEPS = {"ddpm": (100, 50, 20, 10), "ddim": (20, 15, 10, 8, 6, 5, 4, 3, 2, 1), "dpmpp": (10, 8, 6, 5, 4, 3, 2)}
 WARM = ("rti-1", "rti-2", "rti-3", "rti-5", "rti-10", "rti-3-renoise", "rti-5-renoise", "rti-10-renoise")
 DRAFTS = ("draft-1", "draft-2", "draft-3", "draft-regression-2")
@@ -18,12 +17,13 @@ PRECISIONS = ("bf16", "int8")
 AT_PRECISION = ("ddpm-100", "ddim-10", "ddim-5")
 EAGER = ("ddim-10", "ddim-5")  # beside the best backend, which a small machine may not have
 UNCALIBRATED = ("uniform-last-5", "uniform-last-10", "uniform-last-20")
-BLOCKS, CALLS = (1, 2, 4, 8), (1, 2, 3)
+BLOCKS, CALLS = (1, 2, 4, 8), (3, 2, 1)
+PLAYER = {STREAMING: "diagonal-1", ANCHORED: "anchored-2"}  # of the episodes at whose observations plans are compared
 
 
 def candidates(folder: str | Path, names: str | None = None) -> list[Plan]:
-    """The plans to try on a checkpoint, the dense one first where it has one; `names`: these instead, by commas. Raises
-    InputError."""
+    """The plans to try on a checkpoint, the dense one first: others are compared with it. `names`: these instead,
+    by commas. Raises InputError."""
     family = read_config(folder).get("family")
     if names is not None:
         plans = [load_plan(name.strip()) for name in names.split(",") if name.strip()]

@@ -37,7 +37,7 @@ from ..envs import demonstration_seeds, find_task
 from ..envs.dataset import read_demonstrations
 from ..errors import InputError
 from ..files import check_place, write_whole
-from ..policy import Checkpoint, DiffusionPolicy, load_checkpoint
+from ..policy import Checkpoint, DiffusionPolicy, load_checkpoint, serve
 from .families import DIFFUSION, check_device
 from .observations import AN_EPISODE, SAMPLER, task_of
 from .picture import drawn
@@ -145,11 +145,14 @@ def _pairs(checkpoint: Checkpoint, n: int, options: argparse.Namespace) -> Pairs
         return played_pairs(checkpoint, n, options.seed, bar.update)
 
 
-def played_pairs(checkpoint: Checkpoint, n: int, base_seed: int, tick: Any = lambda: None) -> Pairs:
+def played_pairs(
+    checkpoint: Checkpoint, n: int, base_seed: int, tick: Any = lambda: None, sampler: str = SAMPLER
+) -> Pairs:
     """n pairs of consecutive control ticks, some of each episode that the policy plays itself on the checkpoint's task,
-    on seeds of which none is an evaluation's. `tick` is called after every episode. Raises InputError."""
+    on seeds of which none is an evaluation's, by the plan `sampler`. `tick` is called after every episode. Raises
+    InputError."""
     task_id = task_of(checkpoint)
-    policy = DiffusionPolicy(checkpoint, load_plan(SAMPLER))
+    policy = serve(checkpoint, load_plan(sampler))
     env = find_task(task_id).make()
     taken: list[np.ndarray] = []
     for seed in demonstration_seeds(base_seed, n):  # as many episodes as it takes

@@ -5,9 +5,7 @@ an interrupted evaluation goes on after its last finished row.
 """
 
 import argparse
-import itertools
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +15,8 @@ from .. import __version__
 from ..diffusion import known_plans
 from ..envs import evaluation_seeds, find_task
 from ..envs.disturbances import Disturbance
-from ..envs.episodes import Episode
 from ..envs.evaluation import LANES, Evaluator, Job
+from ..errors import InputError
 from ..files import write_whole
 from ..runtime import (
     LATE,
@@ -28,12 +26,11 @@ from ..runtime import (
     Ledger,
     Policy,
     budget_names,
+    can_inpaint,
     describe_machine,
-    measure_latency,
     wilson_interval,
     write_report,
 )
-from ..runtime.statistics import mode_entropy, mode_entropy_interval
 from .action_error import action_error
 from .film import film_episode
 from .progress import progress_bar
@@ -49,9 +46,12 @@ from .request import (
     shipped_traces,
     trace_file,
     trace_of,
+    traced_name,
     unfinished,
 )
 from .table import print_table
+from .timing import answer_latencies
+from .told import clearance_told, modes_told, rungs_told
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 COMPARED = 16  # episodes whose beginnings are answered to time a plan and to compare it with the dense one
@@ -99,9 +99,11 @@ def run(options: argparse.Namespace) -> int:
     budget, entries, disturbance = budget_of(options), entries_of(options), disturbance_of(options)
     trace = trace_of(options)
     for entry in entries:  # a plan that the checkpoint cannot run is told before anything is played
-        entry.maker([0.0] * len(entry.rungs))(1)
+        policy = entry.maker([0.0] * len(entry.rungs))(1)
+        if options.stitch == "inpaint" and not can_inpaint(policy):
+            raise InputError(f"{entry.name} cannot be told what was played; use --stitch blend or replace with it")
         if trace is not None:
-            _all_recorded(trace, entry)
+            _recorded(trace, entry, options)
     seeds = evaluation_seeds(options.seed, options.episodes)
     request = request_of(options, entries, budget, trace, disturbance)
     document = unfinished(options.json, request) or {
@@ -116,18 +118,16 @@ def run(options: argparse.Namespace) -> int:
     done = {(row["task"], row["plan"]) for row in document["rows"]}
     if done:
         print(f"{options.json}: going on after {len(done)} finished rows")
+    known = {(row["task"], plan): ms for row in document["rows"] for plan, ms in row["latency_ms_by_rung"].items()}
     with Evaluator(options.workers) as evaluator:
         for entry in (entry for entry in entries if entry.key not in done):
             timing = Ledger()
             policies = [make(1) for make in entry.makers]
             windows = _first_windows(entry, policies[0], seeds)
             if trace is None:
-                ledgers = [timing, *(Ledger() for _ in policies[1:])]  # a ladder is told by its top rung
-                samples_s = [
-                    _measure(policy, windows, budget, ledger) for policy, ledger in zip(policies, ledgers, strict=True)
-                ]
+                samples_s = _measured(options, entry, policies, windows, known, budget, timing)
             else:
-                samples_s = _all_recorded(trace, entry)
+                samples_s = _recorded(trace, entry, options)
             job = job_of(options, entry, seeds, samples_s, budget, disturbance)
             # before anything is played: a plan that gives NaN ends here
             changed = _accelerated(policies[0], windows)
@@ -144,10 +144,35 @@ def run(options: argparse.Namespace) -> int:
 # -- a row ------------------------------------------------------------------------------------------------------------
 
 
-def _all_recorded(trace: LatencyTrace, entry: Entry) -> list[np.ndarray]:
+def _recorded(trace: LatencyTrace, entry: Entry, options: argparse.Namespace) -> list[np.ndarray]:
     """The trace's latencies [s] of a row's rungs: recorded for the task and plan, or for the plan."""
-    names = [(f"{entry.task} {rung.name}", rung.name) for rung in entry.rungs]
-    return [trace.latencies_s(both if both in trace.latency_ms else alone) for both, alone in names]
+    names = [traced_name(rung.name, options) for rung in entry.rungs]
+    both = [f"{entry.task} {name}" for name in names]
+    return [trace.latencies_s(b if b in trace.latency_ms else name) for b, name in zip(both, names, strict=True)]
+
+
+def _measured(
+    options: argparse.Namespace,
+    entry: Entry,
+    policies: Sequence[Policy],
+    windows: np.ndarray,
+    known: dict[tuple[str, str], list[float]],
+    budget: LatencyBudget,
+    ledger: Ledger,
+) -> list[np.ndarray]:
+    """Latencies [s] of a row's rungs: each plan of a task is measured once, and then `known`. The ledger is told of the
+    top rung's."""
+    for rung, policy in zip(entry.rungs, policies, strict=True):
+        if (entry.task, rung.name) not in known:
+            how = (TIMING_SECONDS, TIMING_LEAST, TIMING_MOST, options.stitch == "inpaint")
+            known[entry.task, rung.name] = (answer_latencies(policy, windows, *how) * 1e3).round(3).tolist()
+    samples_s = [np.array(known[entry.task, rung.name]) * 1e-3 for rung in entry.rungs]
+    for latency_s in samples_s[0]:
+        ledger.record("chunk", latency_s)
+        ledger.record("lateness", max(0.0, latency_s - budget.deadline_s))
+        if latency_s > budget.deadline_s:
+            ledger.miss("chunk")
+    return samples_s
 
 
 def _first_windows(entry: Entry, policy: Policy, seeds: list[int]) -> np.ndarray:
@@ -156,20 +181,6 @@ def _first_windows(entry: Entry, policy: Policy, seeds: list[int]) -> np.ndarray
     first = [np.asarray(env.reset(seed=seed)[0], np.float32) for seed in seeds[:COMPARED]]
     env.close()
     return np.repeat(np.stack(first)[:, None], policy.n_obs_steps, 1)
-
-
-def _measure(policy: Policy, windows: np.ndarray, budget: LatencyBudget, ledger: Ledger) -> np.ndarray:
-    """Batch-1 latencies of whole chunks [s]; to the microsecond, as a trace keeps them, so that a run charged now and
-    one charged from its trace are equal."""
-    policy.reset([0], [0])
-    following = itertools.cycle(windows[:, None])
-
-    def answer() -> None:
-        policy.predict_action_chunk(next(following), [0])
-
-    once = float(np.median(measure_latency(answer, n=3, warmup=2)))
-    n = int(np.clip(TIMING_SECONDS / max(once, 1e-6), TIMING_LEAST, TIMING_MOST))
-    return np.round(measure_latency(answer, n=n, warmup=2, ledger=ledger, budget=budget) * 1e3, 3) * 1e-3
 
 
 def _accelerated(policy: Policy, windows: np.ndarray) -> dict[str, Any]:
@@ -226,46 +237,13 @@ def _play_row(
         "starved": sum(e.counts["starved"] for e in episodes),
         "rest": sum(e.counts["rest"] for e in episodes),
         "dropped": sum(e.counts["dropped"] for e in episodes),
-        "rungs": _rungs_told(episodes, entry),
+        "rungs": rungs_told(episodes, entry),
         "seam_jump_max": max(e.seam_jump_max for e in episodes),
         "jerk": float(np.mean([e.jerk for e in episodes])),
         **modes_told(episodes, entry),
         "clearance_mm": clearance_told(episodes),
         "ledger": played.to_dict(),
     }
-
-
-def _rungs_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, int]:
-    """Ticks by the plan whose answer was played; "rest": by none, the rest of the one before or a held action."""
-    total = sum((Counter(e.rungs) for e in episodes), Counter())
-    names = [rung.name for rung in entry.rungs]
-    if len(names) == 1:
-        answers = sum(e.counts["answers"] for e in episodes)
-        total = Counter({names[0]: answers, "rest": sum(e.steps for e in episodes) - answers})
-    return {name: total[name] for name in (*names, "rest")}
-
-
-def modes_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, Any]:
-    """Which modes were taken, beside those of the demonstrations; None for what the task or checkpoint does not tell.
-
-    Entropies [nats] are over successful episodes: a failed one may have ended before its mode was decided.
-    """
-    told = any(e.mode is not None for e in episodes)
-    taken = [e.mode for e in episodes if e.success and e.mode is not None]
-    shown = entry.demonstrated_modes
-    return {
-        "modes": [e.mode for e in episodes] if told else None,
-        "mode_entropy": mode_entropy(taken) if taken else None,
-        "mode_entropy_interval": mode_entropy_interval(taken) if taken else None,
-        "demonstrations_mode_entropy": mode_entropy(shown) if shown else None,
-        "demonstrations_modes": dict(sorted(Counter(shown).items())) or None,
-    }
-
-
-def clearance_told(episodes: Sequence[Episode]) -> dict[str, float] | None:
-    """Median and 5th percentile over episodes, failed ones included, of the least gap to an obstacle."""
-    gaps_mm = [e.clearance_m * 1e3 for e in episodes if e.clearance_m is not None]
-    return {"median": float(np.median(gaps_mm)), "p5": float(np.percentile(gaps_mm, 5))} if gaps_mm else None
 
 
 # -- after ------------------------------------------------------------------------------------------------------------
@@ -285,7 +263,7 @@ def _finish(
         one_task = len({row["task"] for row in rows}) == 1
         path = trace_file(options)
         recorded = {
-            plan if one_task else f"{row['task']} {plan}": latency_ms
+            traced_name(plan, options) if one_task else f"{row['task']} {traced_name(plan, options)}": latency_ms
             for row in rows
             for plan, latency_ms in row["latency_ms_by_rung"].items()
         }

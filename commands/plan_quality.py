@@ -20,14 +20,17 @@ ROWS = 4  # of an answer that are compared: the ones that are executed first
 
 
 def answers(policy: DiffusionPolicy, before: np.ndarray, after: np.ndarray, first_seed: int = 0) -> np.ndarray:
-    """[P, M, rows, Da], normalised: what is answered one tick after a first answer. before, after: [P, To, Do] in the
-    units of the environment; policy: of width P M."""
+    """[P, M, rows, Da], normalised: what is played from one tick after a first answer on, of what is known by then.
+    before, after: [P, To, Do] in the units of the environment; policy: of width P M."""
     lanes = range(len(before) * M)
     policy.reset(lanes, range(first_seed, first_seed + len(lanes)))
-    policy.predict_action_chunk(np.repeat(before, M, 0), lanes)
+    first = policy.predict_action_chunk(np.repeat(before, M, 0), lanes)
     if isinstance(policy, FollowingPolicy):
         policy.follow(lanes, [1] * len(lanes))
-    rows = policy.predict_action_chunk(np.repeat(after, M, 0), lanes)[:, :ROWS]
+    rows = policy.predict_action_chunk(np.repeat(after, M, 0), lanes)
+    if isinstance(policy, FollowingPolicy) and policy.continues:  # a queue: these come after those
+        rows = np.concatenate([first, rows], 1)[:, 1:]
+    rows = rows[:, :ROWS]
     normaliser = policy.checkpoint.normaliser
     x = normaliser.normalise("action", torch.from_numpy(rows).to(normaliser.action_scale.device))
     return x.cpu().numpy().reshape(len(before), M, *rows.shape[1:])

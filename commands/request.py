@@ -96,7 +96,7 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
     for task in tasks:
         find_task(task)
     names = [LADDER.join(candidate.name for candidate in row) for row in rows]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or any(len({plan.name for plan in row}) < len(row) for row in rows):
         raise InputError(f"--plans {options.plans} holds two plans with one name; rename one in its file")
     if options.checkpoint is not None:
         family = read_config(options.checkpoint).get("family")
@@ -220,6 +220,11 @@ def _charge(options: argparse.Namespace, latencies_s: np.ndarray, budget: Latenc
 def shipped_traces() -> dict[str, Path]:
     """Latency traces of other machines by name."""
     return {path.stem: path for path in sorted((ASSETS / "traces").glob("*.json"))}
+
+
+def traced_name(plan: str, options: argparse.Namespace) -> str:
+    """What a plan's latencies are called in a trace: answers that are told what was played take longer."""
+    return f"{plan} inpaint" if options.stitch == "inpaint" else plan
 
 
 def trace_of(options: argparse.Namespace) -> LatencyTrace | None:

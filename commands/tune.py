@@ -9,7 +9,7 @@ search goes on.
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,22 @@ from ..files import check_place, write_whole
 from ..policy import Checkpoint, load_checkpoint, serve
 from ..runtime import (
     LatencyBudget,
+    WallClock,
     budget_names,
     describe_machine,
     load_budget,
-    measure_latency,
     paired_difference,
     wilson_interval,
 )
 from ..runtime.statistics import mode_entropy
-from .candidates import DENSE, candidates
-from .entry import played_pairs
+from .candidates import PLAYER, candidates
+from .entry import SAMPLER, played_pairs
 from .families import candidate_of, check_device, fingerprint, policy_maker
 from .observations import task_of
 from .picture import drawn
 from .plan_quality import M, answers, energy_distance
 from .progress import progress_bar
+from .timing import answer_latencies
 
 FORMAT = "ontick-tune-1"
 PAIRS = 16  # of control ticks at which answers are compared
@@ -48,7 +49,7 @@ EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same 
 SECONDS = 600.0
 TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
 MARGIN = 0.05  # "as good as": the paired interval of success lies above this below the dense plan's
-CONFIRMED = 3  # plans that are played, at most: the seconds may end it before
+CONFIRMED = 3  # plans that are played beside the dense one, at most: after the first the seconds may end it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline-ms", type=float, metavar="D", help="time from an observation to its answer")
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="what the search may take, about")
     parser.add_argument("--episodes", type=int, default=EPISODES, metavar="N", help="played of each plan to confirm it")
-    parser.add_argument("--plans", metavar="P,P", help="try these (default: all that the checkpoint can run)")
+    parser.add_argument(
+        "--plans", metavar="P,P", help="try these, and compare with the first (default: all; with the dense one)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
     parser.add_argument("--out", required=True, metavar="PLAN.yaml", help="the plan that is chosen")
     parser.add_argument("--json", metavar="FILE", help="everything measured, and a picture (default: PLAN.json)")
@@ -71,10 +74,14 @@ def run(options: argparse.Namespace) -> int:
     budget = _checked(options)
     checkpoint = load_checkpoint(options.checkpoint, options.device)
     plans = {plan.name: plan for plan in candidates(options.checkpoint, options.plans)}
+    clock = WallClock()
+    ends_s = clock.now() + options.seconds
     document = _document(options, budget, plans)
     _time(document, checkpoint, plans, budget, options)
+    if (dense := next(iter(plans))) in document["left_out"]:
+        raise InputError(f"{dense}, which the others are compared with: {document['left_out'][dense]}")
     _judge(document, checkpoint, plans, options)
-    _confirm(document, options, plans)
+    _confirm(document, options, plans, lambda: clock.now() < ends_s)
     document["front"] = [row["plan"] for row in front(document["rows"])]
     document["chosen"], document["why"] = choose(document["rows"], budget)
     document["complete"] = True
@@ -110,8 +117,9 @@ def _time(
                 document["left_out"][plan.name] = str(error)
                 bar.update()
                 continue
-            seconds = _latencies(policy, TIMING * options.seconds / len(plans))
-            p50, p99 = (float(np.percentile(seconds, p)) for p in (50, budget.percentile))
+            blank = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
+            seconds = answer_latencies(policy, blank, TIMING * options.seconds / len(plans), LEAST, MOST)
+            p50, p99 = (float(np.percentile(seconds, p, method="inverted_cdf")) for p in (50, budget.percentile))
             document["rows"].append(
                 {
                     "plan": plan.name,
@@ -128,17 +136,6 @@ def _time(
             bar.update()
 
 
-def _latencies(policy: Any, seconds: float) -> np.ndarray:
-    obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
-    policy.reset([0], [0])
-
-    def answer() -> None:
-        policy.predict_action_chunk(obs, [0])
-
-    once = float(np.median(measure_latency(answer, n=3, warmup=3)))
-    return measure_latency(answer, n=int(np.clip(seconds / max(once, 1e-6), LEAST, MOST)), warmup=2)
-
-
 def _judge(
     document: dict[str, Any], checkpoint: Checkpoint, plans: dict[str, Plan], options: argparse.Namespace
 ) -> None:
@@ -147,28 +144,33 @@ def _judge(
     if not todo:
         return
     with progress_bar(None, "playing", "episode") as bar:
-        pairs = played_pairs(checkpoint, PAIRS, 0, bar.update)
+        sampler = PLAYER.get(checkpoint.network.family, SAMPLER)
+        pairs = played_pairs(checkpoint, PAIRS, 0, bar.update, sampler)
     before, after = (checkpoint.normaliser.unnormalise("obs", x).cpu().numpy() for x in pairs)
-    dense = answers(serve(checkpoint, _dense(plans).plain(), PAIRS * M), before, after, first_seed=10_000)
+    dense = next(iter(plans.values())).plain()
+    told = answers(serve(checkpoint, dense, PAIRS * M), before, after, first_seed=10_000)
     with progress_bar(len(todo), "judging", "plan") as bar:
         for row in todo:
             policy = serve(checkpoint, plans[row["plan"]], PAIRS * M, partial(accel.build, device=options.device))
-            row["error"] = energy_distance(answers(policy, before, after), dense)
+            row["error"] = energy_distance(answers(policy, before, after), told)
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
             bar.update()
 
 
-def _confirm(document: dict[str, Any], options: argparse.Namespace, plans: dict[str, Plan]) -> None:
-    """Play the dense plan and the best ones that fit, on the same seeds."""
+def _confirm(
+    document: dict[str, Any], options: argparse.Namespace, plans: dict[str, Plan], has_time: Callable[[], bool]
+) -> None:
+    """Play the dense plan and the nearest that fits, and while there is time the next ones, on the same seeds."""
     task = document["task"]
     fitting = sorted((row for row in document["rows"] if row["fits"]), key=lambda row: row["error"])[:CONFIRMED]
     if not fitting:
         return
-    dense = next((row for row in document["rows"] if row["plan"] == _dense(plans).name), None)
-    todo = [row for row in ([dense] if dense else []) + fitting if "successes" not in row]
+    dense = next(row for row in document["rows"] if row["plan"] == next(iter(plans)))
     seeds = tuple(evaluation_seeds(0, options.episodes))
     with Evaluator(os.cpu_count() or 1) as evaluator:
-        for row in todo:
+        for row in (dense, *fitting):
+            if "successes" in row or (row not in (dense, fitting[0]) and not has_time()):
+                continue
             make = policy_maker(candidate_of(plans[row["plan"]]), Path(options.checkpoint), options.device)
             with progress_bar(len(seeds), f"playing {row['plan']}", "episode") as bar:
                 job = Job(task, make, seeds, load_budget("cpu-20hz"))
@@ -181,13 +183,8 @@ def _confirm(document: dict[str, Any], options: argparse.Namespace, plans: dict[
             row["jerk"] = float(np.mean([e.jerk for e in episodes]))
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
     for row in fitting:
-        if dense:
+        if "outcomes" in row:
             row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
-
-
-def _dense(plans: dict[str, Plan]) -> Plan:
-    """What the others are compared with: the dense sampler, or what was named first."""
-    return plans.get(DENSE) or next(iter(plans.values()))
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------
@@ -210,8 +207,8 @@ def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str |
     if not any(row["fits"] for row in rows):
         fastest = min(rows, key=lambda row: row["p99_ms"])
         return None, f"{deadline} is wanted, and the fastest, {fastest['plan']}, takes {fastest['p99_ms']:.1f} ms"
-    played = [row for row in rows if row["fits"] and "successes" in row]
-    good = [row for row in played if row.get("against_dense", (0, 0, 0))[1] > -MARGIN]
+    played = [row for row in rows if row["fits"] and "against_dense" in row]
+    good = [row for row in played if row["against_dense"][1] > -MARGIN]
     if good:
         row = min(good, key=lambda row: row["error"])
         told = f"{row['successes']}/{row['episodes']} episodes, as good as dense within {100 * MARGIN:g} points"
@@ -237,6 +234,8 @@ def _checked(options: argparse.Namespace) -> LatencyBudget:
     for place in (options.out, options.json):
         if check_place(place).is_dir():
             raise InputError(f"{place} is a folder, wanted a file to write")
+    if Path(options.json).resolve() == Path(options.out).resolve():
+        raise InputError(f"--out and --json are one file, {options.out}; give each its own")
     if Path(options.json).suffix == ".png":
         raise InputError(f"--json {options.json}: the picture is written under that name; call the file .json")
     check_device(options.device)

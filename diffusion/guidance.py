@@ -59,6 +59,7 @@ class GuidedLook:
     def __call__(self, x: Tensor, step: int, told: Guidance, index: Tensor, carry: Any) -> tuple[Tensor, Any]:
         from_x, from_out = (weight or 0.0 for weight in self.steps[step].x0)
         a, s = float(self.grid.alpha[step]), float(self.grid.sigma[step])
+        gain = min(BETA, (a * a + s * s) / (a * s)) if a else BETA
         with torch.set_grad_enabled(self.true_jacobian):
             x = x.detach().requires_grad_(self.true_jacobian)
             out, carry = self.look(x, step, told.context, index, carry)
@@ -69,5 +70,5 @@ class GuidedLook:
                 [pull] = torch.autograd.grad(x0, x, pull)
         carry = carry.detach() if isinstance(carry, Tensor) else carry
         x, out, x0 = x.detach(), out.detach(), x0.detach()
-        moved = torch.where(weight < 1, x0 + s * min(BETA, (a * a + s * s) / (a * s)) * pull, told.known)
+        moved = torch.where(weight < 1, x0 + s * gain * pull, told.known)
         return out + (moved - x0) / from_out, carry

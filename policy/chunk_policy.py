@@ -134,9 +134,24 @@ class DiffusionPolicy:
     def _scored(
         self, program: Program, obs: Tensor, lanes: Sequence[int], seed: Tensor, birth: Tensor, guess: Tensor | None
     ) -> Chunk:
-        """A chunk for each of `seed` and `birth`, guided where any lane has rows to agree with."""
-        if not any(lane in self._fixed for lane in lanes):
+        """A chunk for each of `seed` and `birth`; guided for lanes with rows to agree with, which changes no bit of
+        the others."""
+        guided_lanes = [lane in self._fixed for lane in lanes] + [False] * (self.width - len(lanes))
+        if not any(guided_lanes):
             return run_scored_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
+        chunk = self._guided_chunk(program, obs, lanes, seed, birth, guess)
+        if all(guided_lanes[: len(lanes)]):
+            return chunk
+        plain = run_scored_chunk(program, program.prepare(obs), seed, birth, guess, obs.device)
+        is_guided = torch.tensor(guided_lanes, device=obs.device).repeat_interleave(len(seed) // self.width)
+        x = torch.where(is_guided[:, None, None], chunk.x, plain.x)
+        if chunk.score is None or plain.score is None:
+            return Chunk(x)
+        return Chunk(x, torch.where(is_guided, chunk.score, plain.score))
+
+    def _guided_chunk(
+        self, program: Program, obs: Tensor, lanes: Sequence[int], seed: Tensor, birth: Tensor, guess: Tensor | None
+    ) -> Chunk:
         if id(program) not in self._guided:
             plain = self.plan.backend == "eager" and not self.plan.accelerators
             self._guided[id(program)] = guided(program, true_jacobian=plain)

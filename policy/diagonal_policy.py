@@ -66,6 +66,10 @@ class DiagonalPolicy(DiffusionPolicy):
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
         """Nothing: the queue moves on by what it gave."""
 
+    @property
+    def usual_calls(self) -> int:
+        return self.calls_per_chunk
+
     def calls_of(self, lane: int) -> int:
         return self._calls[lane]
 

@@ -20,8 +20,10 @@ class PicardPolicy(WarmStart):
         guess = self._guess(obs, lanes) if self.plan.uses_guess else None
         chunks = self._run(self.program, obs, lanes, guess)[: len(lanes)]
         spent = self.program.executor.spent if self.program.executor else None
-        assert spent is not None, "the program's executor counts"
-        self._calls.update(zip(lanes, spent.evaluations.tolist(), strict=False))
+        for lane, evaluations in zip(lanes, spent.evaluations.tolist() if spent else [], strict=False):
+            self._calls[lane] = evaluations
+        for lane in self._fixed.keys() & set(lanes):  # guided answers go step by step
+            self._calls[lane] = self.program.calls
         self._remember_answers(lanes, chunks)
         return chunks
 

@@ -52,7 +52,12 @@ class WarmStart(DiffusionPolicy):
         super().adopt(lanes, last, answers)
         for lane, rows in zip(lanes, last, strict=True):
             whole = torch.from_numpy(np.concatenate([np.repeat(rows[:1], self.first_row, 0), rows]))
-            self._remember_answers([lane], self.checkpoint.normaliser.normalise("action", whole)[None])
+            units = self.checkpoint.normaliser
+            self._remember_answers([lane], units.normalise("action", whole.to(units.action_scale.device))[None])
+
+    @property
+    def usual_calls(self) -> int | None:
+        return None if self.program.dynamic else self.calls_per_chunk
 
     def calls_of(self, lane: int) -> int:
         return self._calls.get(lane, self.calls_per_chunk)

@@ -9,12 +9,13 @@ from .clock import Clock, VirtualClock, WallClock
 from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
 from .histogram import LatencyHistogram
 from .jerk import jerk
-from .ladder import Ladder, LadderPolicy
+from .ladder import Ladder, LadderPolicy, measured_costs
 from .ledger import Ledger
 from .loop import ControlLoop
 from .machine import describe_machine
 from .measure import measure_latency
 from .overlap import LATE, STITCHES, Overlap
+from .questions import can_inpaint
 from .realtime import RealTime
 from .report import write_report
 from .statistics import paired_difference, wilson_interval
@@ -44,11 +45,13 @@ __all__ = [
     "WallClock",
     "Worker",
     "budget_names",
+    "can_inpaint",
     "delay_ticks",
     "describe_machine",
     "jerk",
     "load_budget",
     "measure_latency",
+    "measured_costs",
     "paired_difference",
     "wilson_interval",
     "write_report",

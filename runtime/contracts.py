@@ -58,9 +58,14 @@ class FollowingPolicy(Policy, Protocol):
 
     continues: whether row 0 of an answer comes after the last row of the chunk before, whatever has been observed and
     played meanwhile, as in a queue; else it belongs to the newest observation.
+    usual_calls: network calls of the answers that are timed, which others are charged in proportion to; None where the
+    data decide how many they are, so that none is usual.
     """
 
     continues: bool
+
+    @property
+    def usual_calls(self) -> int | None: ...
 
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:
         """Told before each question: how many rows of each lane's last answer lie behind, 0 before the first. Who does

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
+from .budget import LatencyBudget
 from .contracts import AdoptingPolicy, FollowingPolicy, InpaintingPolicy, Policy
+from .measure import measure_latency
 
+NOISE = 1.2  # times what a rung cost, its cheaper neighbour may have been measured at
 RECENT = 20  # answers over which the worst load is remembered
 SPARE = 0.3  # of the time left, for what the machine holds up between an answer and the command
 
@@ -36,6 +39,22 @@ class Load:
         self.recent.append(ratio)
 
 
+def measured_costs(rungs: Sequence[Policy], budget: LatencyBudget, n: int = 200) -> list[float]:
+    """What an answer of each rung costs [s] at the budget's percentile; nothing else must run meanwhile. The policies
+    are reset before and after."""
+    costs_s = []
+    for policy in rungs:
+        obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
+
+        def answer(policy: Policy = policy, obs: np.ndarray = obs) -> None:
+            policy.predict_with_tail(obs, [0])
+
+        policy.reset([0], [0])
+        costs_s.append(float(np.percentile(measure_latency(answer, n), budget.percentile)))
+        policy.reset([0], [0])
+    return costs_s
+
+
 class Ladder:
     """Which rung to take. costs_s: of each, dearest first, at the budget's percentile, with nothing beside it.
 
@@ -43,7 +62,7 @@ class Ladder:
     """
 
     def __init__(self, costs_s: Sequence[float]) -> None:
-        if len(costs_s) == 0 or any(later > before for before, later in itertools.pairwise(costs_s)):
+        if len(costs_s) == 0 or any(later > NOISE * before for before, later in itertools.pairwise(costs_s)):
             told = ", ".join(f"{cost * 1e3:.1f}" for cost in costs_s) or "none"
             raise InputError(f"got rungs that cost {told} ms, wanted one or more, dearest first: reorder the plans")
         self.costs_s, self.load = tuple(float(cost) for cost in costs_s), Load()
@@ -67,11 +86,15 @@ class LadderPolicy:
     """
 
     continues = False
+    usual_calls = None  # each rung has its own
 
     def __init__(self, names: Sequence[str], rungs: Sequence[Policy], costs_s: Sequence[float]) -> None:
         """names, costs_s: of the rungs, dearest first; see `Ladder`."""
         Ladder(costs_s)  # refused here, and not in an episode
+        seen = (rungs[0].n_obs_steps, rungs[0].observation_dim, rungs[0].action_dim)
         for name, policy in zip(names, rungs, strict=True):
+            if (policy.n_obs_steps, policy.observation_dim, policy.action_dim) != seen:
+                raise InputError(f"plan {name!r} sees or answers other shapes than {names[0]!r}; leave one of them out")
             if isinstance(policy, FollowingPolicy) and policy.continues:
                 raise InputError(
                     f"plan {name!r} is a queue, which cannot take over another plan's answer; leave it out"
@@ -99,16 +122,12 @@ class LadderPolicy:
         """The next answer of each lane comes from this rung."""
         self._taken.update(zip(lanes, rungs, strict=True))
 
-    def share_of(self, lane: int) -> float:
-        """Network calls of the lane's last answer, of those that its rung usually costs."""
-        return self.calls_of(lane) / self.rungs[self._taken[lane]].calls_per_chunk
-
-    def actions_of(self, lane: int) -> int:
-        """Ta of the rung that gave a lane's last answer."""
-        return self.rungs[self._taken[lane]].n_action_steps
+    def rung_of(self, lane: int) -> Policy:
+        """The rung that gave a lane's last answer."""
+        return self.rungs[self._taken[lane]]
 
     def calls_of(self, lane: int) -> int:
-        policy = self.rungs[self._taken[lane]]
+        policy = self.rung_of(lane)
         return policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
 
     def follow(self, lanes: Sequence[int], rows: Sequence[int]) -> None:

@@ -13,8 +13,8 @@ then entered at the row that follows the rows consumed since its observation. Co
 estimated from the latency: held ticks consume nothing, so no row is skipped that was not played.
 
 With an `Overlap` that stitches, inference runs beside execution: the next answer is asked for while rows of the chunk
-are left, as many as answers have lately taken ticks, and lands when the chunk is over. It is entered at the row that
-follows those consumed, as above; then a seam joins old rows and new.
+are left, as many as answers have lately taken ticks. It is entered when it comes, at the row that follows those
+consumed, as above, in the place of what is left; then a seam joins old rows and new.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ import numpy as np
 from ..errors import InputError
 from .budget import LatencyBudget
 from .charge import Charge
-from .contracts import FollowingPolicy, InpaintingPolicy, Policy
+from .checks import checked, refuse_not_finite
+from .contracts import FollowingPolicy, Policy
 from .ladder import Ladder, LadderPolicy
 from .lane import UNKNOWN, Answer, Lane
 from .ledger import Ledger
 from .overlap import Overlap, blended, limited
-from .questions import Given, Question, answer
+from .questions import Given, Question, answer, can_inpaint
 
 Kind = Literal["answer", "rest", "held"]
 
@@ -62,11 +63,15 @@ class ControlLoop:
     ):
         self.policy, self.hold, self.budget = policy, hold, budget
         self.overlap = overlap or Overlap()
-        if self.overlap.stitch == "inpaint" and not isinstance(policy, InpaintingPolicy):
+        if self.overlap.stitch == "inpaint" and not can_inpaint(policy):
             raise InputError("stitch inpaint needs a policy that can be told what was played; use blend or replace")
         # [Da], a tick
         self.most = np.full(policy.action_dim, np.inf) if v_max is None else np.asarray(v_max) * budget.period_s
-        self.charges = [charge or Charge.none()] if charge is None or isinstance(charge, Charge) else list(charge)
+        self.switches = np.zeros(policy.action_dim, bool) if v_max is None else np.isinf(self.most)  # are never mixed
+        rungs = len(policy.rungs) if isinstance(policy, LadderPolicy) else 1
+        self.charges = list(charge) if isinstance(charge, Sequence) else [charge or Charge.none()] * rungs
+        if len(self.charges) != rungs:
+            raise InputError(f"got {len(self.charges)} charges for {rungs} plans, wanted one each")
         self.ledger = ledger if ledger is not None else Ledger()
         self._lanes: list[Lane | None] = [None] * lanes
 
@@ -83,7 +88,7 @@ class ControlLoop:
         `neutral` [Da] is what `hold` is given until the first answer is there; zeros by default. keeps_load: the lane's
         ladder remembers how slow the machine was in the episode before; in charged time episodes are independent.
         """
-        first = self._checked(observation, lane, seed, tick=0)
+        first = checked(observation, self.policy.observation_dim, f"lane {lane}, seed {seed}, tick 0")
         start = np.zeros(self.policy.action_dim) if neutral is None else neutral
         history = np.repeat(first[None], self.policy.n_obs_steps, axis=0)
         ladder = Ladder(self.policy.costs_s) if isinstance(self.policy, LadderPolicy) else None
@@ -95,7 +100,7 @@ class ControlLoop:
     def observe(self, lane: int, observation: np.ndarray) -> None:
         """Enter what was seen [Do] after the last action. Raises InputError if it is not finite or misshapen."""
         state = self._state(lane)
-        newest = self._checked(observation, lane, state.seed, state.tick)
+        newest = checked(observation, self.policy.observation_dim, self._where(lane))
         state.history = np.concatenate([state.history[1:], newest[None]])
 
     def wants_answer(self, lane: int) -> bool:
@@ -140,20 +145,19 @@ class ControlLoop:
         return Question(
             tuple(lanes),
             obs=np.stack([self._state(lane).history for lane in lanes]),
-            behind=tuple(self._rows_behind(lane) for lane in lanes),
+            behind=tuple(self._state(lane).consumed for lane in lanes),
             kept=tuple(self._kept(lane) for lane in lanes) if self.overlap.stitch == "inpaint" else None,
             rungs=tuple(self._rung(lane) for lane in lanes) if isinstance(self.policy, LadderPolicy) else None,
         )
 
-    def _rows_behind(self, lane: int) -> int:
-        current = self._state(lane).current
-        return 0 if current is None else current.next_row
-
     def _kept(self, lane: int) -> tuple[np.ndarray, int]:
-        """What the answer is to agree with: [m, Da] rows that are left, of which so many will have been played."""
+        """What the answer is to agree with: [m, Da] rows that are left, of which so many will have been played. None
+        where none will: then there is nothing to join."""
         state = self._state(lane)
-        rows = np.zeros((0, self.policy.action_dim)) if state.current is None else state.current.rows
-        return rows[self._rows_behind(lane) :], self._lead(state)
+        current, lead = state.current, self._lead(state)
+        if current is None or not lead:
+            return np.zeros((0, self.policy.action_dim)), 0
+        return current.rows[current.next_row :], lead
 
     def launch(self, question: Question) -> None:
         """Answers to this question are being computed, for as long as it takes: on the wall clock, in the place of
@@ -217,7 +221,7 @@ class ControlLoop:
         between its question and the one from which it can be played."""
         state = self._state(lane)
         assert state.in_flight is not None, "asked before"
-        self._check_finite(lane, given.rows)
+        refuse_not_finite(given.rows, self._where(lane))
         state.in_flight.rows, state.in_flight.steps = np.array(given.rows), given.steps
         state.ticks_to_wait = ticks - (state.tick - state.in_flight.asked_at_tick)
         state.delays.append(ticks)
@@ -238,16 +242,15 @@ class ControlLoop:
         if continues and old is not None and old.left:
             return  # its rows come after these
         state.in_flight = None
-        state.has_dropped = (
-            self.overlap.late == "drop" and old is not None and state.overdue > 0 and not state.has_dropped
-        )
+        is_late = old is not None and state.overdue > 0 and not continues  # of a queue no row may be missing
+        state.has_dropped = self.overlap.late == "drop" and is_late and not state.has_dropped
         if state.has_dropped:
             self._count(state, "dropped")
             return
         self._enter(state, new, 0 if continues else state.consumed)
-        if old is not None and self.overlap.stitch == "blend" and not continues:
+        if old is not None and self.overlap.stitch == "blend" and state.consumed and not continues:
             left = old.rows[old.next_row :]
-            new.rows[new.next_row :] = blended(left, new.rows[new.next_row :], ~np.isfinite(self.most))
+            new.rows[new.next_row :] = blended(left, new.rows[new.next_row :], self.switches)
         state.current = new
         state.is_at_seam = old is not None
         state.is_behind = old is not None and self.overlap.stitch is not None
@@ -299,29 +302,16 @@ class ControlLoop:
             raise RuntimeError(f"lane {lane} has no episode: call begin() first")
         return state
 
-    def _checked(self, observation: np.ndarray, lane: int, seed: int, tick: int) -> np.ndarray:
-        array = np.asarray(observation, dtype=np.float32)
-        where, width = f"lane {lane}, seed {seed}, tick {tick}", self.policy.observation_dim
-        if array.shape != (width,):
-            fix = "use the policy that was trained for this task"
-            raise InputError(f"{where}: got an observation of shape {array.shape}, wanted ({width},): {fix}")
-        if not np.isfinite(array).all():
-            bad = ", ".join(str(index) for index in np.flatnonzero(~np.isfinite(array))[:8])
-            fix = "check the sensor or the simulation"
-            raise InputError(f"{where}: got NaN or infinity in the observation at {bad}, wanted finite numbers: {fix}")
-        return array
+    def _where(self, lane: int) -> str:
+        return f"lane {lane}, seed {self._state(lane).seed}, tick {self._state(lane).tick}"
 
     def _judge(self, lane: int, latency_s: float) -> None:
         """Enter how late a charged answer was."""
-        self.ledger.record("lateness", max(0.0, latency_s - self.budget.deadline_s))
-        if round(latency_s * 1e9) > round(self.budget.deadline_s * 1e9):
-            self._state(lane).counts["misses"] += 1
-            self.ledger.miss("inference")
+        self.enter_lateness(lane, max(0, round((latency_s - self.budget.deadline_s) * 1e9)) / 1e9, "inference")
 
-    def _check_finite(self, lane: int, rows: np.ndarray) -> None:
-        """Refuse an answer that must not reach an actuator."""
-        if not np.isfinite(rows).all():
-            state = self._state(lane)
-            where = f"lane {lane}, seed {state.seed}, tick {state.tick}"
-            fix = "check the checkpoint and its normaliser"
-            raise InputError(f"{where}: got NaN or infinity from the policy, wanted finite actions: {fix}")
+    def enter_lateness(self, lane: int, late_s: float, cause: str) -> None:
+        """A deadline was met, late_s = 0, or missed by so much, and why."""
+        self.ledger.record("lateness", late_s)
+        if late_s:
+            self._state(lane).counts["misses"] += 1
+            self.ledger.miss(cause)

@@ -59,4 +59,4 @@ def blended(old: np.ndarray, new: np.ndarray, switches: np.ndarray) -> np.ndarra
 
 def limited(command: np.ndarray, last: np.ndarray, most: np.ndarray) -> np.ndarray:
     """command [Da], brought to within `most` [Da] of the last one in every dimension."""
-    return last + np.clip(command - last, -most, most)
+    return np.clip(command, last - most, last + most)

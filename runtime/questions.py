@@ -54,10 +54,17 @@ def answer(policy: Policy, question: Question) -> list[Given]:
 
 
 def _given(policy: Policy, lane: int, rows: np.ndarray) -> Given:
-    calls = policy.calls_of(lane) if isinstance(policy, FollowingPolicy) else policy.calls_per_chunk
-    if isinstance(policy, LadderPolicy):
-        return Given(rows, policy.actions_of(lane), calls, policy.share_of(lane))
-    return Given(rows, policy.n_action_steps, calls, calls / policy.calls_per_chunk)
+    asked = policy.rung_of(lane) if isinstance(policy, LadderPolicy) else policy
+    if not isinstance(asked, FollowingPolicy):
+        return Given(rows, asked.n_action_steps, asked.calls_per_chunk, 1.0)
+    calls = asked.calls_of(lane)
+    return Given(rows, asked.n_action_steps, calls, calls / asked.usual_calls if asked.usual_calls else 1.0)
+
+
+def can_inpaint(policy: Policy) -> bool:
+    """Whether every plan of a policy can be told what its answer is to agree with."""
+    rungs = policy.rungs if isinstance(policy, LadderPolicy) else [policy]
+    return all(isinstance(rung, InpaintingPolicy) for rung in rungs)
 
 
 def _check_shape(policy: Policy, rows: np.ndarray, lanes: Sequence[int]) -> None:

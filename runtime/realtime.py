@@ -60,9 +60,7 @@ class RealTime:
             self._collect(None if self.patient else start_s + (1 - SPARE) * loop.budget.deadline_s)
         action, kind = loop.act(0)
         late_s = max(0.0, self.clock.now() - deadline_s)
-        loop.ledger.record("lateness", late_s)
-        if late_s:
-            loop.ledger.miss("inference" if self.patient else "machine")
+        loop.enter_lateness(0, late_s, "inference" if self.patient else "machine")
         observation = step(action, kind)
         if observation is not None:
             loop.observe(0, observation)

@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 
+import numpy as np
+
 from .clock import Clock, WallClock
 from .contracts import Policy
+from .ladder import LadderPolicy
 from .questions import Given, Question, answer
 
 Computed = tuple[list[Given], float]  # an answer and the seconds that it took
+WARM_UP = 3  # answers of a policy, or of each rung
 
 _mine = threading.local()  # the policy of a worker, whose thread alone asks it
 
@@ -25,25 +29,30 @@ class Worker:
             pending = worker.ask(question)
             computed = worker.wait(pending, until_s)        # None while it is not there
 
-    make_policy: makes the policy where it will be asked; picklable, for a process.
+    make_policy: makes the policy where it will be asked; picklable, for a process. The policy is warm when the block
+    begins, which raises what making it raised.
     """
 
-    def __init__(self, executor: Executor, clock: Clock) -> None:
-        self._executor, self.clock = executor, clock
+    def __init__(self, executor: Executor, make_policy: Callable[[], Policy], clock: Clock | None) -> None:
+        self._executor, self._make_policy, self.clock = executor, make_policy, clock or WallClock()
 
     @classmethod
     def process(cls, make_policy: Callable[[], Policy], clock: Clock | None = None) -> Worker:
         """In a process of its own, whose work never holds up the loop's interpreter."""
         context = multiprocessing.get_context("spawn")
-        return cls(ProcessPoolExecutor(1, context, _begin, (make_policy,)), clock or WallClock())
+        return cls(ProcessPoolExecutor(1, context), make_policy, clock)
 
     @classmethod
     def thread(cls, make_policy: Callable[[], Policy], clock: Clock | None = None) -> Worker:
         """In a thread of this process."""
-        return cls(ThreadPoolExecutor(1, "inference", _begin, (make_policy,)), clock or WallClock())
+        return cls(ThreadPoolExecutor(1, "inference"), make_policy, clock)
 
     def __enter__(self) -> Worker:
-        self._executor.submit(_ready).result()
+        try:
+            self._executor.submit(_begin, self._make_policy).result()
+        except BaseException:
+            self._executor.shutdown(cancel_futures=True)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,11 +76,14 @@ class Worker:
 
 
 def _begin(make_policy: Callable[[], Policy]) -> None:
-    _mine.policy = make_policy()
-
-
-def _ready() -> None:
-    """Done when the policy is made."""
+    """Make the policy and give the first answers, which are slow, for nobody."""
+    policy = _mine.policy = make_policy()
+    policy.reset([0], [0])
+    obs = np.zeros((1, policy.n_obs_steps, policy.observation_dim), np.float32)
+    for rung in range(len(policy.rungs) if isinstance(policy, LadderPolicy) else 1):
+        rungs = (rung,) if isinstance(policy, LadderPolicy) else None
+        for _ in range(WARM_UP):
+            answer(policy, Question((0,), obs, (0,), None, rungs))
 
 
 def _reset(lanes: list[int], seeds: list[int]) -> None:

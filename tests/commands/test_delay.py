@@ -84,12 +84,30 @@ def test_a_shipped_trace_says_machine_n_and_percentiles(name):
         ("ddim-4", ["--delay-ticks", "2", "--charge", "measured"], "one of them"),
         ("ddim-4", ["--delay-ticks", "-1"], "0 or more"),
         ("ddim-4", ["--charge", "h1000"], "no such file"),
+        ("ddim-4+ddim-4", [], "two plans with one name"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(evaluate, capsys, plans, options, told):
     code, row = evaluate(plans, *options)
     error = capsys.readouterr().err
     assert code == 2 and row is None and told in error and error.count("\n") == 1
+
+
+def test_inpainting_is_refused_for_who_cannot_before_anything_is_played(tmp_path, capsys):
+    asked = ["--tasks", "ontick/Avoid-v0", "--plans", "ddim-2,robomimic-bc", "--json", str(tmp_path / "out.json")]
+    assert main(["evaluate", *asked, "--delay-ticks", "2", "--stitch", "inpaint"]) == 2
+    assert "robomimic-bc cannot be told" in capsys.readouterr().err and not (tmp_path / "out.json").exists()
+
+
+def test_guided_answers_are_timed_and_traced_as_such(evaluate, tmp_path):
+    _, row = evaluate("ddim-2", "--charge", "measured", "--stitch", "inpaint")
+    assert list(LatencyTrace.load(tmp_path / "out.trace.json").latency_ms) == ["ddim-2 inpaint"]
+    assert row["latency_ms_by_rung"].keys() == {"ddim-2"}
+
+
+def test_a_plan_that_runs_in_parallel_in_time_is_a_row_like_others(evaluate):
+    code, row = evaluate("picard-4-ddim-8", "--charge", "measured")
+    assert code == 0 and row["calls_per_action"] > 0 and row["action_error"] < 0.2
 
 
 def test_a_ladder_whose_costs_rise_is_refused(evaluate, trace, capsys):

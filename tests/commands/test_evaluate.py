@@ -9,10 +9,10 @@ import time
 import pytest
 
 from ontick.commands import main
-from ontick.commands.evaluate import clearance_told, modes_told
 from ontick.commands.families import parse_candidate
 from ontick.commands.request import Entry, Rung
 from ontick.commands.table import print_table
+from ontick.commands.told import clearance_told, modes_told
 from ontick.envs.disturbances import Disturbance
 from ontick.envs.episodes import Episode
 from ontick.policy import load_checkpoint, save_checkpoint

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ontick.commands import main
-from ontick.commands.candidates import DENSE, candidates
+from ontick.commands.candidates import candidates
 from ontick.commands.families import ASSETS
 from ontick.commands.plan_quality import energy_distance
 from ontick.commands.tune import choose, front
@@ -27,7 +27,7 @@ def played(plan, p99_ms, error, wins, low, n=200):
 
 def test_grid_solver_birth_cache_backend_and_precision_are_searched():
     plans = {plan.name: plan for plan in candidates(AVOID)}
-    assert plans[DENSE].solver == "ddpm" and next(iter(plans)) == DENSE
+    assert next(iter(plans)) == "exact-ddpm-100", "what the others are compared with"
     assert {plan.solver for plan in plans.values()} >= {"ddpm", "ddim", "dpmpp"}
     assert {plan.guess.source for plan in plans.values()} >= {"given", "previous", "nearest"}
     assert {plan.precision for plan in plans.values()} >= {"fp32", "bf16", "int8"}
@@ -95,6 +95,27 @@ def test_the_chosen_plan_is_written_and_can_be_evaluated(tuned):
         assert {"p50_ms", "p99_ms", "error", "fits", "successes"} <= set(measured)
 
 
+@pytest.mark.parametrize(
+    ("family", "plans"),
+    [
+        ("anchored-decoder", "exact-anchored-2,exact-anchored-1"),
+        ("streaming-transformer", "exact-diagonal-1,exact-diagonal-4"),
+    ],
+)
+def test_other_families_are_tuned_too(family, plans, tmp_path):
+    where = ["--out", str(tmp_path / "p.yaml"), "--json", str(tmp_path / "t.json")]
+    small = ["--plans", plans, "--episodes", "2", "--seconds", "1", "--period-ms", "1000"]
+    assert main(["tune", str(ASSETS / family / "ontick-Avoid-v0"), *small, *where]) == 0
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [row["plan"] for row in rows] == plans.split(",") and rows[0]["error"] < rows[1]["error"]
+
+
+def test_a_plan_of_another_family_is_told(tmp_path, capsys):
+    where = ["--out", str(tmp_path / "p.yaml"), "--json", str(tmp_path / "t.json")]
+    assert main(["tune", str(AVOID), "--plans", "anchored-2", "--period-ms", "50", *where]) == 2
+    assert "anchored-2, which the others are compared with" in capsys.readouterr().err
+
+
 def test_without_json_what_was_measured_lies_beside_the_plan(tmp_path):
     out = tmp_path / "plan.yaml"
     small = ["--plans", "ddim-2", "--episodes", "1", "--seconds", "1", "--budget", "cpu-20hz"]
@@ -124,6 +145,7 @@ def test_an_interrupted_search_goes_on(tuned, tmp_path, capsys):
         (["--period-ms", "50", "--seconds", "0"], "--seconds"),
         (["--period-ms", "50", "--plans", "nonsense-3"], "nonsense-3"),
         (["--period-ms", "50", "--out", "plan.json"], ".yaml"),
+        (["--period-ms", "50", "--out", "p.yaml", "--json", "p.yaml"], "one file"),
     ],
 )
 def test_bad_input_is_told_in_one_line(options, told, tmp_path, capsys):

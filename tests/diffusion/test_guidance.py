@@ -65,10 +65,10 @@ def flow_step(velocity, x, tau, known, weight):
     clean = x + (1 - tau) * velocity(x)
     r2 = (1 - tau) ** 2 / (tau**2 + (1 - tau) ** 2)
     [pull] = torch.autograd.grad(clean, x, (weight[..., None] * (known - clean)).detach())
-    return velocity(x).detach() + min(BETA, (1 - tau) / (tau * r2)) * pull
+    return velocity(x).detach() + (min(BETA, (1 - tau) / (tau * r2)) if tau else BETA) * pull
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
 def test_on_flow_matching_it_is_the_published_velocity(step):
     trained = schedule("flow")
     torch.manual_seed(step)
@@ -96,6 +96,29 @@ def test_on_flow_matching_it_is_the_published_velocity(step):
     out, _ = GuidedLook(program, True)(x, step, Guidance(None, known, weight), index, None)
     wanted = flow_step(velocity, x, float(program.grid.alpha[step]), known, weight)
     torch.testing.assert_close(-out, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("true_jacobian", [True, False])
+def test_rows_of_weight_1_are_what_is_known_at_every_step(true_jacobian):
+    class Still(Denoiser):
+        levels, prediction, clip, windows, schedule = "sample", "sample", None, True, schedule("squaredcos_cap_v2")
+
+        def prepare(self, obs):
+            return obs
+
+        def predict(self, x, level, context, rows):
+            return Prediction(x.tanh())
+
+    plan = Plan(name="p", grid=GridSpec(steps=4), solver="ddim")
+    program = build(Still(), plan, SHAPE, POSITIONS)
+    x, known = torch.randn(LANES, POSITIONS, *SHAPE), torch.randn(LANES, POSITIONS, *SHAPE)
+    weight = torch.zeros(LANES, POSITIONS)
+    weight[:, :2] = 1
+    told, index = Guidance(None, known, weight), torch.arange(POSITIONS).expand(LANES, -1)
+    for step in range(1, 5):
+        out, _ = GuidedLook(program, true_jacobian)(x, step, told, index, None)
+        torch.testing.assert_close(out[:, :2], known[:, :2], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out[:, 2:], x[:, 2:].tanh(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_mask_is_1_on_fixed_rows_falls_on_what_is_left_and_is_0_after():

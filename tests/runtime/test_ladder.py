@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ontick.errors import InputError
-from ontick.runtime import Charge, ControlLoop, load_budget
+from ontick.runtime import Charge, ControlLoop, Overlap, load_budget, measured_costs
 from ontick.runtime.ladder import Ladder, LadderPolicy
 
 BUDGET = load_budget(period_ms=50, deadline_ms=40)
@@ -14,6 +14,7 @@ class Counting:
     """Row i of the n-th answer of a lane is (number, i); it notes what it is told."""
 
     n_obs_steps, observation_dim, action_dim, calls_per_chunk, continues = 1, 1, 2, 4, False
+    usual_calls = 4
 
     def __init__(self, number, n_action_steps=2, horizon=8):
         self.number, self.n_action_steps, self.horizon = number, n_action_steps, horizon
@@ -131,6 +132,40 @@ def test_a_rung_is_told_another_rungs_answer_before_it_follows_from_it():
     assert lanes == [0] and rows[3] == [1, 3] and answers == [2]
     assert len(cheap.adopted) == 1, "once: from then on it follows from its own"
     assert len(cheap.followed) >= 1
+
+
+@pytest.mark.parametrize("stitch", ["replace", "blend"])
+def test_a_change_of_rung_breaks_no_seam(stitch):
+    v_max = np.array([30.0, np.inf])  # 1.5 a tick; the rungs' answers are 100 apart in the first dimension
+    policy = LadderPolicy(["dear", "cheap"], [Counting(100), Counting(200)], (0.025, 0.010))
+    charges = [Steps(0.025, 0.09), Steps(0.01)]
+    loop = ControlLoop(policy, 1, lambda last: last, BUDGET, charges, None, Overlap(stitch), v_max)
+    loop.begin(0, 7, np.zeros(1), neutral=np.array([100.0, 0.0]))
+    commands = [loop.act(0)[0] for _ in range(40) if loop.think() is not None and loop.observe(0, np.zeros(1)) is None]
+    assert loop.rungs(0)["dear"] and loop.rungs(0)["cheap"]
+    assert np.abs(np.diff(np.array(commands)[:, 0])).max() <= 1.5 + 1e-4
+
+
+@pytest.mark.parametrize("change", [{"n_obs_steps": 2}, {"action_dim": 3}])
+def test_rungs_that_see_or_answer_other_shapes_are_refused(change):
+    other = Counting(2)
+    vars(other).update(change)
+    with pytest.raises(InputError, match="other shapes"):
+        LadderPolicy(["dear", "cheap"], [Counting(1), other], (0.025, 0.010))
+
+
+def test_each_rung_needs_a_charge():
+    policy = LadderPolicy(["dear", "cheap"], [Counting(1), Counting(2)], (0.025, 0.010))
+    with pytest.raises(InputError, match="1 charges for 2 plans"):
+        ControlLoop(policy, 1, lambda last: last, BUDGET, [Charge.none()])
+    loop = ControlLoop(policy, 1, lambda last: last, BUDGET)
+    loop.begin(0, 7, np.zeros(1))
+    assert loop.think() == [0]
+
+
+def test_costs_are_measured_rung_by_rung():
+    costs_s = measured_costs([Counting(1), Counting(2)], BUDGET, n=5)
+    assert len(costs_s) == 2 and all(0 < cost < 0.1 for cost in costs_s)
 
 
 def test_ticks_are_counted_by_rung():

@@ -43,7 +43,7 @@ class Rows:
 class Following(Rows):
     """Notes what it is told; its first answer costs 10 network calls, each later one 3."""
 
-    calls_per_chunk, continues = 3, False
+    calls_per_chunk, continues, usual_calls = 3, False, 3
 
     def __init__(self, n_action_steps: int, horizon: int):
         super().__init__(n_action_steps, horizon)

@@ -38,7 +38,7 @@ class Inpainted(Course):
 class Queue(Course):
     """Row 0 of an answer follows the last row of the one before."""
 
-    continues = True
+    continues, usual_calls = True, 1
 
     def follow(self, lanes, rows):
         pass
@@ -85,8 +85,9 @@ class Jittery(Charge):
 
 @pytest.mark.parametrize("stitch", STITCHES)
 def test_without_delay_overlap_changes_nothing_bit_for_bit(stitch):
-    plain = played(Inpainted(), None, Overlap())[1]
-    beside = played(Inpainted(), FixedDelay(0, BUDGET), Overlap(stitch))[1]
+    plain, policy = played(Inpainted(), None, Overlap())[1], Inpainted()
+    beside = played(policy, FixedDelay(0, BUDGET), Overlap(stitch))[1]
+    assert all(rows == [[]] for _, rows, _ in policy.told), "there is nothing to agree with"
     assert [(k, a.tolist()) for k, a in plain] == [(k, a.tolist()) for k, a in beside]
 
 
@@ -123,6 +124,45 @@ def test_an_answer_that_comes_too_late_is_dropped_but_never_twice_in_a_row():
     loop, out = played(Course(2), FixedDelay(2, BUDGET), Overlap(None, "drop"), ticks=50)
     assert loop.counts(0)["dropped"] >= 3
     assert set(np.diff([action[1] for _, action in out if action[1]])) <= {0, 2}, "every second one is played"
+
+
+def test_of_a_queue_no_block_is_dropped():
+    loop, out = played(Queue(2), FixedDelay(5, BUDGET), Overlap("replace", "drop"), ticks=60)
+    assert loop.counts(0)["dropped"] == 0 and loop.counts(0)["starved"] > 5
+    assert np.diff([action[0] for kind, action in out if kind != "held"]) == pytest.approx(1.0)
+
+
+class Follower(Course):
+    """Notes how many rows of its last answer lie behind, played or dropped."""
+
+    continues, usual_calls = False, 1
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.behind = []
+
+    def follow(self, lanes, rows):
+        self.behind += rows
+
+    def calls_of(self, lane):
+        return 1
+
+
+def test_rows_behind_are_counted_from_the_answer_that_was_given_last_though_it_was_dropped():
+    policy = Follower(4, 30)
+    loop, _ = played(policy, FixedDelay(2, BUDGET), Overlap(None, "drop"), ticks=40)
+    assert loop.counts(0)["dropped"] >= 2
+    assert policy.behind[:5] == [0, 4, 2, 4, 2], (
+        "after 4 rows; after 2 of the rest, the answer dropped; after rows 2, 3"
+    )
+
+
+def test_a_blend_mixes_rows_at_a_seam_where_a_limit_is_given_or_not():
+    for v_max in (None, np.array([1e3, 1e3])):
+        _, out = played(Course(6), FixedDelay(2, BUDGET), Overlap("blend"), ticks=30, v_max=v_max)
+        numbers = np.array([action[1] for kind, action in out if kind == "answer"])
+        mixed = numbers[(numbers % 1) > 1e-3]
+        assert len(mixed) > 4, "between one answer's number and the next one's"
 
 
 def test_the_policy_is_told_what_is_left_and_what_will_have_been_played():
@@ -179,6 +219,8 @@ def test_a_blend_goes_from_old_to_new_and_leaves_switches_alone():
 def test_a_limited_command_lies_within_reach_of_the_last_and_on_the_way():
     reached = limited(np.array([5.0, -5.0, 0.1]), np.zeros(3), np.array([1.0, np.inf, 1.0]))
     assert reached.tolist() == [1.0, -5.0, 0.1]
+    last, row = np.float32([-0.9, 0.3]), np.float32([0.1, 0.7])
+    assert np.array_equal(limited(row, last, np.array([1.5, np.inf])), row), "within reach it is the row, bit for bit"
 
 
 @pytest.mark.parametrize(("stitch", "late"), [("glue", "play"), (None, "wait")])

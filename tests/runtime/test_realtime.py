@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
+from ontick.errors import InputError
 from ontick.runtime import ControlLoop, Overlap, VirtualClock, WallClock, load_budget
 from ontick.runtime.ladder import LadderPolicy
 from ontick.runtime.questions import answer
@@ -131,7 +132,7 @@ def test_the_ladder_serves_every_tick_through_a_load_that_comes_and_goes():
     assert sum(n for name, n in ticks.items() if name != "rest") >= 0.9 * 140
     assert ticks["dear"] > 40 and ticks["cheap"] > 20
     _alone, _, late_s = driven(Rows(1, 8), lambda n, rung: seconds(n, 0), ticks=140, patient=True)
-    assert sum(late > 0 for late in late_s) > 30
+    assert sum(late > 0 for late in late_s) > 30 and _alone.counts(0)["misses"] == sum(late > 0 for late in late_s)
 
 
 def test_a_new_episode_begins_with_the_load_of_the_one_before():
@@ -173,6 +174,23 @@ def test_a_worker_computes_what_the_policy_itself_answers(kind):
         worker.reset([0], [7])
         [given], seconds = worker.wait(worker.ask(question), None)
     assert np.array_equal(given.rows, wanted.rows) and given[1:] == wanted[1:] and seconds > 0
+
+
+def test_each_worker_asks_its_own_policy():
+    with Worker.thread(lambda: Rows(2, 8)) as first, Worker.thread(lambda: Rows(2, 5)) as second:
+        loop = ControlLoop(Rows(), 1, lambda last: last, BUDGET)
+        loop.begin(0, 7, np.zeros(1))
+        pending = [worker.ask(loop.question([0])) for worker in (first, second)]
+        rows = [worker.wait(ask, None)[0][0].rows for worker, ask in zip((first, second), pending, strict=True)]
+    assert [len(of) for of in rows] == [8, 5]
+
+
+def test_a_policy_that_cannot_be_made_says_why():
+    def make():
+        raise InputError("no such checkpoint")
+
+    with pytest.raises(InputError, match="no such checkpoint"), Worker.thread(make):
+        pass
 
 
 def test_who_waits_for_a_worker_waits_no_longer_than_told():
