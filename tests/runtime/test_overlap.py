@@ -153,7 +153,7 @@ def test_rows_behind_are_counted_from_the_answer_that_was_given_last_though_it_w
     loop, _ = played(policy, FixedDelay(2, BUDGET), Overlap(None, "drop"), ticks=40)
     assert loop.counts(0)["dropped"] >= 2
     assert policy.behind[:5] == [0, 4, 2, 4, 2], (
-        "after 4 rows; after 2 of the rest, the answer dropped; after rows 2, 3"
+        "after 4 rows; after 2 of the rest, and dropped; after rows 2, 3"
     )
 
 
