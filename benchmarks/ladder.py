@@ -38,7 +38,7 @@ from ontick.runtime import (
 from ontick.runtime.realtime import RealTime
 from ontick.runtime.worker import Worker
 
-PLANS = "exact-ddpm-40,exact-ddim-20,exact-ddim-10,exact-ddim-4"
+PLANS = "exact-ddpm-30,exact-ddim-20,exact-ddim-10,exact-ddim-4"
 
 
 def make_ladder(task: str, plans: Sequence[str], costs_s: Sequence[float]) -> Policy:

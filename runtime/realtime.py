@@ -13,6 +13,7 @@ none, but for what the machine itself holds up.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,12 +40,15 @@ class RealTime:
     pending: Future[Computed] | None = None
 
     def begin(self, seed: int, observation: np.ndarray) -> None:
-        """Begin an episode; what was being computed for the one before is waited for and thrown away."""
+        """Begin an episode; what was being computed for the one before is waited for and thrown away. Garbage is
+        collected here, where nothing is late: looking through all that a process holds takes longer than a deadline."""
         if self.pending is not None:
             self.worker.wait(self.pending, None)
             self.pending = None
         self.loop.begin(0, seed, observation, keeps_load=True)
         self.worker.reset([0], [seed])
+        gc.collect()
+        gc.freeze()
 
     def tick(self, start_s: float, step: Callable[[np.ndarray, Kind], np.ndarray | None]) -> float:
         """One tick that begins at `start_s`, which lies ahead or has just passed. step(action [Da], kind) commands and
