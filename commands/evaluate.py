@@ -167,7 +167,7 @@ def _measured(
             how = (TIMING_SECONDS, TIMING_LEAST, TIMING_MOST, options.stitch == "inpaint")
             known[entry.task, rung.name] = (answer_latencies(policy, windows, *how) * 1e3).round(3).tolist()
     samples_s = [np.array(known[entry.task, rung.name]) * 1e-3 for rung in entry.rungs]
-    for latency_s in samples_s[0]:
+    for latency_s in samples_s[0].tolist():
         ledger.record("chunk", latency_s)
         ledger.record("lateness", max(0.0, latency_s - budget.deadline_s))
         if latency_s > budget.deadline_s:

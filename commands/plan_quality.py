@@ -8,6 +8,8 @@ distribution, whatever their grids, solvers and births, so that a warm start can
 Legend: P pairs of consecutive control ticks, M answers at each, To, Do, Ta, Da.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,13 +38,22 @@ def answers(policy: DiffusionPolicy, before: np.ndarray, after: np.ndarray, firs
     return x.cpu().numpy().reshape(len(before), M, *rows.shape[1:])
 
 
-def energy_distance(plan: np.ndarray, dense: np.ndarray) -> float:
-    """D, the root of the mean of D^2 over P, of answers [P, M, rows, Da]; over the rows that both have, an action."""
+class Distance(NamedTuple):
+    """error: D, the root of the mean of D^2 over P; apart: whether that mean is above 0 by more than two of its
+    standard errors, so that the plan can be told from the dense sampler."""
+
+    error: float
+    apart: bool
+
+
+def energy_distance(plan: np.ndarray, dense: np.ndarray) -> Distance:
+    """Of answers [P, M, rows, Da]; over the rows that both have, an action."""
     rows = min(plan.shape[2], dense.shape[2])
     a, b = (torch.from_numpy(x[:, :, :rows].reshape(*x.shape[:2], -1)).double() for x in (plan, dense))
     between = torch.cdist(a, b).mean((1, 2))
-    squared = (2 * between - _within(a) - _within(b)).mean() / np.sqrt(rows)
-    return float(squared.clamp(min=0).sqrt())
+    squared = (2 * between - _within(a) - _within(b)) / np.sqrt(rows)  # without bias, so below 0 by chance
+    mean, deviation = squared.mean(), squared.std() / np.sqrt(len(squared))
+    return Distance(float(mean.clamp(min=0).sqrt()), bool(mean > 2 * deviation))
 
 
 def _within(x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_a_ladder_takes_the_dearest_rung_that_fits_and_counts_ticks_by_rung(eval
     assert row["plan"] == "ddim-4+ddim-2" and row["misses"] == 0
     assert row["rungs"] == {"ddim-4": 0, "ddim-2": sum(row["steps"]), "rest": 0}
     assert "ticks by the rung" in capsys.readouterr().out
-    _, row = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[30.0], ddim_2=[10.0]), name="b.json")
+    _, row = evaluate("ddim-4+ddim-2", "--charge", trace(ddim_4=[25.0], ddim_2=[10.0]), name="b.json")
     assert row["rungs"]["ddim-4"] == sum(row["steps"])
 
 

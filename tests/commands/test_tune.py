@@ -18,7 +18,7 @@ BUDGET = load_budget("cpu-20hz")
 
 
 def row(plan, p99_ms, error, fits=True, **more):
-    return {"plan": plan, "p99_ms": p99_ms, "error": error, "fits": fits, **more}
+    return {"plan": plan, "p99_ms": p99_ms, "error": error, "apart": error > 0.05, "fits": fits, **more}
 
 
 def played(plan, p99_ms, error, wins, low, n=200):
@@ -44,10 +44,10 @@ def test_other_families_have_plans_of_their_own(family):
 def test_answers_of_one_distribution_have_no_distance_and_others_have():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(400, 8, 4, 2)) * 0.1 for _ in range(2))
-    assert energy_distance(a, b) < 0.05
-    assert energy_distance(a + 0.3, b) > 0.3
-    assert energy_distance(a * 0.2, b) > 0.1, "narrowed answers are another distribution"
-    assert energy_distance(a[:, :, :1], b) < 0.05, "the rows that both have are compared"
+    assert energy_distance(a, b).error < 0.05 and not energy_distance(a, b).apart
+    assert energy_distance(a + 0.3, b).error > 0.3 and energy_distance(a + 0.3, b).apart
+    assert energy_distance(a * 0.2, b).error > 0.1, "narrowed answers are another distribution"
+    assert energy_distance(a[:, :, :1], b).error < 0.05, "the rows that both have are compared"
 
 
 def test_on_the_front_nothing_is_both_slower_and_farther():
@@ -59,6 +59,16 @@ def test_the_nearest_of_those_as_good_as_dense_is_chosen():
     rows = [played("fast", 2, 0.3, 199, -0.01), played("near", 20, 0.1, 198, -0.02), row("slow", 90, 0.0, fits=False)]
     chosen, why = choose(rows, BUDGET)
     assert chosen == "near" and "as good as dense" in why and "20.0 ms" in why
+
+
+def test_of_plans_that_cannot_be_told_from_the_dense_sampler_the_fastest_is_chosen():
+    rows = [
+        played("dense", 30, 0.0, 199, -0.01),
+        played("quick", 3, 0.02, 198, -0.02),
+        played("far", 1, 0.3, 199, -0.01),
+    ]
+    chosen, why = choose(rows, BUDGET)
+    assert chosen == "quick" and "cannot be told" in why
 
 
 def test_a_plan_that_loses_success_is_not_chosen_for_being_near():
@@ -92,7 +102,9 @@ def test_the_chosen_plan_is_written_and_can_be_evaluated(tuned):
     assert load_plan(str(out)).name == document["chosen"]
     assert document["front"] and (out.parent / "t.png").is_file()
     for measured in document["rows"]:
-        assert {"p50_ms", "p99_ms", "error", "fits", "successes"} <= set(measured)
+        assert {"p50_ms", "p99_ms", "error", "apart", "fits"} <= set(measured)
+    played = [row["plan"] for row in document["rows"] if "successes" in row]
+    assert "ddim-4" in played and document["chosen"] in played, "the first plan and the best, whatever the seconds"
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,7 @@ def test_rows_behind_are_counted_from_the_answer_that_was_given_last_though_it_w
     policy = Follower(4, 30)
     loop, _ = played(policy, FixedDelay(2, BUDGET), Overlap(None, "drop"), ticks=40)
     assert loop.counts(0)["dropped"] >= 2
-    assert policy.behind[:5] == [0, 4, 2, 4, 2], (
-        "after 4 rows; after 2 of the rest, and dropped; after rows 2, 3"
-    )
+    assert policy.behind[:5] == [0, 4, 2, 4, 2], "after 4 rows; after 2 of the rest, and dropped; after rows 2, 3"
 
 
 def test_a_blend_mixes_rows_at_a_seam_where_a_limit_is_given_or_not():
