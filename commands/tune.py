@@ -174,7 +174,11 @@ def _confirm(
             make = policy_maker(candidate_of(plans[row["plan"]]), Path(options.checkpoint), options.device)
             with progress_bar(len(seeds), f"playing {row['plan']}", "episode") as bar:
                 job = Job(task, make, seeds, load_budget("cpu-20hz"))
-                episodes, _ = evaluator.run(job, lambda _, bar=bar: bar.update())
+
+                def advance(_: Any, bar: Any = bar) -> None:
+                    bar.update()
+
+                episodes, _ = evaluator.run(job, advance)
             modes = [e.mode for e in episodes if e.success and e.mode is not None]
             row["outcomes"] = [bool(e.success) for e in episodes]
             row["successes"], row["episodes"] = sum(row["outcomes"]), len(episodes)

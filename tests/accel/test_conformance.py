@@ -197,7 +197,9 @@ def test_a_plan_file_that_names_it_works_wherever_it_is_installed(installed, tmp
     there, missing = run(str(installed)), run("")
     assert there.stdout.strip() == "(1, 8, 2) 4", there.stderr
     assert missing.returncode != 0
-    assert "unknown accelerator 'reuse'; known: cache, exact, gated-taylor, picard, third-order-skip (" in missing.stderr
+    assert (
+        "unknown accelerator 'reuse'; known: cache, exact, gated-taylor, picard, third-order-skip (" in missing.stderr
+    )
 
 
 # -- the suite itself --------------------------------------------------------------------------------------------------

@@ -190,7 +190,9 @@ def test_what_is_there_is_not_lost_to_a_derived_or_given_name(evaluate, tmp_path
 
 def test_a_disturbed_evaluation_says_so_everywhere_and_is_another_request(evaluate, tmp_path, monkeypatch, capsys):
     page, filmed = tmp_path / "page.html", []
-    monkeypatch.setattr("ontick.commands.evaluate.film_episode", lambda *a: (None, filmed.append(a[-1]) or "no film"))
+    monkeypatch.setattr(
+        "ontick.commands.evaluate.film_episode", lambda job, *_: (None, filmed.append(job.disturbance) or "no film")
+    )
     _, plain = evaluate("--disturb", "push=0", episodes="1")
     assert plain["request"]["disturb"] is None and plain["rows"][0]["disturb"] is None
     plain["complete"] = False  # so that an equal request would be taken up
