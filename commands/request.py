@@ -235,7 +235,8 @@ def trace_of(options: argparse.Namespace) -> LatencyTrace | None:
     if not Path(options.charge).exists() and options.charge not in shipped:
         known = ", ".join(("measured", *shipped))
         raise InputError(f"--charge {options.charge}: no such file; wanted one, or of these: {known}")
-    return LatencyTrace.load(shipped[options.charge] if options.charge in shipped else options.charge)
+    place: str = options.charge
+    return LatencyTrace.load(shipped.get(place, place))
 
 
 def budget_of(options: argparse.Namespace) -> LatencyBudget:
