@@ -186,7 +186,7 @@ def _confirm(
             row["mode_entropy"] = mode_entropy(modes) if modes else None
             row["jerk"] = float(np.mean([e.jerk for e in episodes]))
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
-    for row in fitting:
+    for row in (*fitting, *([dense] if dense["fits"] else [])):
         if "outcomes" in row:
             row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
 
