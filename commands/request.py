@@ -246,13 +246,13 @@ def budget_of(options: argparse.Namespace) -> LatencyBudget:
     return load_budget(name, options.period_ms, options.deadline_ms)
 
 
-def unfinished(path: str, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The unfinished document of the same request at `path`, if there is one."""
+def unfinished(path: str, request: dict[str, Any], form: str = FORMAT) -> dict[str, Any] | None:
+    """The unfinished document of the same request at `path`, if there is one; form: what its `format` says."""
     if not Path(path).is_file():
         return None
     try:
         document = json.loads(Path(path).read_text())
     except ValueError:
         return None
-    same = isinstance(document, dict) and document.get("format") == FORMAT and document.get("request") == request
+    same = isinstance(document, dict) and document.get("format") == form and document.get("request") == request
     return document if same and not document.get("complete") else None

@@ -41,6 +41,7 @@ from .observations import task_of
 from .picture import drawn
 from .plan_quality import M, answers, energy_distance
 from .progress import progress_bar
+from .request import unfinished
 from .timing import answer_latencies
 
 FORMAT = "ontick-tune-1"
@@ -261,13 +262,9 @@ def _document(options: argparse.Namespace, budget: LatencyBudget, plans: dict[st
         "machine": describe_machine(),
         "version": __version__,
     }
-    try:
-        document = json.loads(Path(options.json).read_text())
-        if document.get("format") == FORMAT and document["request"] == request and not document["complete"]:
-            print(f"{options.json}: going on after {len(document['rows'])} plans")
-            return document
-    except (OSError, ValueError, KeyError, AttributeError):
-        pass  # none, or of something else: it is written anew
+    if document := unfinished(options.json, request, FORMAT):
+        print(f"{options.json}: going on after {len(document['rows'])} plans")
+        return document
     task = task_of(load_checkpoint(options.checkpoint))
     return {"format": FORMAT, "request": request, "task": task, "complete": False, "rows": [], "left_out": {}}
 
