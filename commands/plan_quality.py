@@ -17,7 +17,7 @@ from torch import Tensor
 from ..policy import DiffusionPolicy
 from ..runtime import FollowingPolicy
 
-M = 8
+M = 4
 ROWS = 4  # of an answer that are compared: the ones that are executed first
 
 
@@ -39,11 +39,11 @@ def answers(policy: DiffusionPolicy, before: np.ndarray, after: np.ndarray, firs
 
 
 class Distance(NamedTuple):
-    """error: D, the root of the mean of D^2 over P; apart: whether that mean is above 0 by more than two of its
-    standard errors, so that the plan can be told from the dense sampler."""
+    """error: D, the root of the mean of D^2 over P; resolution: the root of two standard errors of that mean, what
+    chance alone may give."""
 
     error: float
-    apart: bool
+    resolution: float
 
 
 def energy_distance(plan: np.ndarray, dense: np.ndarray) -> Distance:
@@ -53,7 +53,7 @@ def energy_distance(plan: np.ndarray, dense: np.ndarray) -> Distance:
     between = torch.cdist(a, b).mean((1, 2))
     squared = (2 * between - _within(a) - _within(b)) / np.sqrt(rows)  # without bias, so below 0 by chance
     mean, deviation = squared.mean(), squared.std() / np.sqrt(len(squared))
-    return Distance(float(mean.clamp(min=0).sqrt()), bool(mean > 2 * deviation))
+    return Distance(float(mean.clamp(min=0).sqrt()), float((2 * deviation).sqrt()))
 
 
 def _within(x: Tensor) -> Tensor:

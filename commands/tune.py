@@ -45,12 +45,11 @@ from .request import unfinished
 from .timing import answer_latencies
 
 FORMAT = "ontick-tune-1"
-PAIRS = 16  # of control ticks at which answers are compared
+PAIRS = 32  # of control ticks at which answers are compared
 EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same seeds
 SECONDS = 600.0
 TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
 MARGIN = 0.05  # "as good as": the paired interval of success lies above this below the dense plan's
-CONFIRMED = 3  # plans that are played beside the dense one, at most: after the first the seconds may end it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,43 +152,52 @@ def _judge(
     with progress_bar(len(todo), "judging", "plan") as bar:
         for row in todo:
             policy = serve(checkpoint, plans[row["plan"]], PAIRS * M, partial(accel.build, device=options.device))
-            row["error"], row["apart"] = energy_distance(answers(policy, before, after), told)
+            row["error"], row["resolution"] = energy_distance(answers(policy, before, after), told)
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
             bar.update()
+    itself = _row(document, next(iter(plans)))  # whose resolution counts for all: no plan hides behind its own scatter
+    for row in document["rows"]:
+        row["apart"] = row is not itself and row["error"] > itself["resolution"]
 
 
 def _confirm(
     document: dict[str, Any], options: argparse.Namespace, plans: dict[str, Plan], has_time: Callable[[], bool]
 ) -> None:
-    """Play the dense plan and the best that fits, and while there is time the next ones, on the same seeds."""
-    task = document["task"]
-    fitting = sorted((row for row in document["rows"] if row["fits"]), key=merit)[:CONFIRMED]
+    """Play the dense plan, then the best that fit, on the same seeds: until one is as good as dense, or the time is
+    over."""
+    fitting = sorted((row for row in document["rows"] if row["fits"]), key=merit)
     if not fitting:
         return
-    dense = next(row for row in document["rows"] if row["plan"] == next(iter(plans)))
-    seeds = tuple(evaluation_seeds(0, options.episodes))
+    dense = _row(document, next(iter(plans)))
     with Evaluator(os.cpu_count() or 1) as evaluator:
         for row in (dense, *fitting):
-            if "successes" in row or (row not in (dense, fitting[0]) and not has_time()):
-                continue
-            make = policy_maker(candidate_of(plans[row["plan"]]), Path(options.checkpoint), options.device)
-            with progress_bar(len(seeds), f"playing {row['plan']}", "episode") as bar:
-                job = Job(task, make, seeds, load_budget("cpu-20hz"))
+            if "outcomes" not in row:
+                if row not in (dense, fitting[0]) and not has_time():
+                    break
+                _play(row, document["task"], plans[row["plan"]], evaluator, options)
+                write_whole(options.json, json.dumps(document, indent=1) + "\n")
+            if row["fits"]:
+                row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
+            if row is not dense and is_good(row):
+                break
 
-                def advance(_: Any, bar: Any = bar) -> None:
-                    bar.update()
 
-                episodes, _ = evaluator.run(job, advance)
-            modes = [e.mode for e in episodes if e.success and e.mode is not None]
-            row["outcomes"] = [bool(e.success) for e in episodes]
-            row["successes"], row["episodes"] = sum(row["outcomes"]), len(episodes)
-            row["success_low"], row["success_high"] = wilson_interval(row["successes"], len(episodes))
-            row["mode_entropy"] = mode_entropy(modes) if modes else None
-            row["jerk"] = float(np.mean([e.jerk for e in episodes]))
-            write_whole(options.json, json.dumps(document, indent=1) + "\n")
-    for row in (*fitting, *([dense] if dense["fits"] else [])):
-        if "outcomes" in row:
-            row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
+def _play(row: dict[str, Any], task: str, plan: Plan, evaluator: Evaluator, options: argparse.Namespace) -> None:
+    """Enter the success of a plan, and how it came about."""
+    make = policy_maker(candidate_of(plan), Path(options.checkpoint), options.device)
+    seeds = tuple(evaluation_seeds(0, options.episodes))
+    with progress_bar(len(seeds), f"playing {plan.name}", "episode") as bar:
+        episodes, _ = evaluator.run(Job(task, make, seeds, load_budget("cpu-20hz")), lambda _: bar.update())
+    modes = [e.mode for e in episodes if e.success and e.mode is not None]
+    row["outcomes"] = [bool(e.success) for e in episodes]
+    row["successes"], row["episodes"] = sum(row["outcomes"]), len(episodes)
+    row["success_low"], row["success_high"] = wilson_interval(row["successes"], len(episodes))
+    row["mode_entropy"] = mode_entropy(modes) if modes else None
+    row["jerk"] = float(np.mean([e.jerk for e in episodes]))
+
+
+def _row(document: dict[str, Any], plan: str) -> dict[str, Any]:
+    return next(row for row in document["rows"] if row["plan"] == plan)
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------
@@ -198,6 +206,11 @@ def _confirm(
 def merit(row: dict[str, Any]) -> tuple[float, float]:
     """Smaller is better: the distance from the dense sampler; of those that cannot be told from it, the latency."""
     return (row["error"] if row["apart"] else 0.0, row["p99_ms"])
+
+
+def is_good(row: dict[str, Any]) -> bool:
+    """Whether a plan that was played fits and is as good as the dense one."""
+    return "against_dense" in row and row["against_dense"][1] > -MARGIN
 
 
 def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -218,8 +231,7 @@ def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str |
         fastest = min(rows, key=lambda row: row["p99_ms"])
         return None, f"{deadline} is wanted, and the fastest, {fastest['plan']}, takes {fastest['p99_ms']:.1f} ms"
     played = [row for row in rows if row["fits"] and "against_dense" in row]
-    good = [row for row in played if row["against_dense"][1] > -MARGIN]
-    if good:
+    if good := [row for row in played if is_good(row)]:
         row = min(good, key=merit)
         near = "nearest to the dense sampler" if row["apart"] else "fastest that cannot be told from the dense sampler"
         told = f"{row['successes']}/{row['episodes']} episodes, as good as dense within {100 * MARGIN:g} points"
