@@ -17,7 +17,7 @@ from torch import Tensor
 from ..policy import DiffusionPolicy
 from ..runtime import FollowingPolicy
 
-M = 4
+M = 16  # chance alone moves D^2 by 1 / (M sqrt(P)): many answers at few pairs tell more than few at many
 ROWS = 4  # of an answer that are compared: the ones that are executed first
 
 

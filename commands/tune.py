@@ -45,7 +45,7 @@ from .request import unfinished
 from .timing import answer_latencies
 
 FORMAT = "ontick-tune-1"
-PAIRS = 32  # of control ticks at which answers are compared
+PAIRS = 16  # of control ticks at which answers are compared
 EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same seeds
 SECONDS = 600.0
 TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
@@ -148,6 +148,8 @@ def _judge(
         pairs = played_pairs(checkpoint, PAIRS, 0, bar.update, sampler)
     before, after = (checkpoint.normaliser.unnormalise("obs", x).cpu().numpy() for x in pairs)
     dense = next(iter(plans.values())).plain()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)  # nothing is timed here
     told = answers(serve(checkpoint, dense, PAIRS * M), before, after, first_seed=10_000)
     with progress_bar(len(todo), "judging", "plan") as bar:
         for row in todo:
@@ -155,6 +157,7 @@ def _judge(
             row["error"], row["resolution"] = energy_distance(answers(policy, before, after), told)
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
             bar.update()
+    torch.set_num_threads(threads)
     itself = _row(document, next(iter(plans)))  # whose resolution counts for all: no plan hides behind its own scatter
     for row in document["rows"]:
         row["apart"] = row is not itself and row["error"] > itself["resolution"]
