@@ -47,7 +47,7 @@ from .timing import answer_latencies
 FORMAT = "ontick-tune-1"
 PAIRS = 16  # of control ticks at which answers are compared
 EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same seeds
-SECONDS = 600.0
+SECONDS = 900.0
 TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
 MARGIN = 0.05  # "as good as": the paired interval of success lies above this below the dense plan's
 
