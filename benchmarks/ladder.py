@@ -3,7 +3,8 @@
     python benchmarks/ladder.py --seconds 600 --json benchmarks/results/ladder-cpu.json
 
 Plays episodes of a task at the budget's period, inference in a worker, for so many seconds each: the dearest plan
-alone, waiting for each of its answers, then the ladder of all plans. Meanwhile as many busy processes as the machine
+alone, waiting for each of its answers; the same, commanding what is left of the answer before where one is late; then
+the ladder of all plans. Meanwhile as many busy processes as the machine
 has cores run for --load-s, pause for as long, and so on. Prints and writes misses, lateness, ticks by rung and
 success; draws lateness and rung of every tick.
 """
@@ -111,7 +112,9 @@ class Drive:
 
     @property
     def name(self) -> str:
-        return "ladder" if len(self.plans) > 1 else self.plans[0]
+        if len(self.plans) > 1:
+            return "ladder"
+        return f"{self.plans[0]}, {'waited for' if self.patient else 'not waited for'}"
 
     def _step(self, action: np.ndarray, kind: str) -> np.ndarray | None:
         observation, _, terminated, truncated, told = self.env.step(action)
@@ -178,7 +181,7 @@ def main() -> None:
     parser.add_argument("--task", default="ontick/Avoid-v0")
     parser.add_argument("--plans", default=PLANS, help="dearest first")
     parser.add_argument("--budget", default="cpu-20hz")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of each of the two runs")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of each run")
     parser.add_argument("--load-s", type=float, default=30.0, help="the load runs for so long, then pauses for as long")
     parser.add_argument("--worker", choices=("process", "thread"), default="process")
     parser.add_argument("--json", required=True, metavar="FILE")
@@ -186,7 +189,11 @@ def main() -> None:
     plans = options.plans.split(",")
     costs_s = measured_costs([make_ladder(options.task, [plan], []) for plan in plans], load_budget(options.budget))
     print("measured: " + ", ".join(f"{plan} {cost * 1e3:.1f} ms" for plan, cost in zip(plans, costs_s, strict=True)))
-    drives = [Drive(options, plans[:1], costs_s[:1], patient=True), Drive(options, plans, costs_s, patient=False)]
+    drives = [
+        Drive(options, plans[:1], costs_s[:1], patient=True),
+        Drive(options, plans[:1], costs_s[:1], patient=False),
+        Drive(options, plans, costs_s, patient=False),
+    ]
     for drive in drives:
         drive.run()
         told = drive.told()

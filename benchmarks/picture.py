@@ -80,10 +80,12 @@ def draw_front(document: dict[str, Any], path: Path) -> None:
     on_it = [rows[name] for name in document["front"]]
     axis.plot([r["p99_ms"] for r in rows.values()], [r["error"] for r in rows.values()], "o", color=FLOOR_COLOUR, ms=4)
     axis.plot([r["p99_ms"] for r in on_it], [r["error"] for r in on_it], "o-", color=OUR_COLOUR, ms=5, lw=1.2)
-    for row in on_it:
+    for row in (r for r in rows.values() if r["plan"] in {*document["front"], document["chosen"]}):
         played = f" {row['successes']}/{row['episodes']}" if "successes" in row else ""
         place = {"xytext": (4, 4), "textcoords": "offset points", "rotation": 25, "rotation_mode": "anchor"}
         axis.annotate(row["plan"] + played, (row["p99_ms"], row["error"]), fontsize=7, **place)
+    chance = document["rows"][0]["chance"]
+    axis.axhspan(0, chance, color=FLOOR_COLOUR, alpha=0.12, lw=0, label="no farther than chance: all count as 0")
     if document["chosen"] is not None:
         row = rows[document["chosen"]]
         axis.plot([row["p99_ms"]], [row["error"]], "o", mfc="none", mec=PEER_COLOUR, ms=13, label="chosen")
@@ -91,6 +93,7 @@ def draw_front(document: dict[str, Any], path: Path) -> None:
     axis.axvline(deadline_ms, color=PEER_COLOUR, lw=1, ls="--", label=f"deadline {deadline_ms:g} ms")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     axis.set_xlabel(f"an answer at batch 1, p{document['request']['budget']['percentile']:g} [ms]")
     axis.set_ylabel("energy distance from the dense sampler")
     axis.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ search goes on.
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,12 +45,13 @@ from .progress import progress_bar
 from .request import unfinished
 from .timing import answer_latencies
 
-FORMAT = "ontick-tune-1"
+FORMAT = "ontick-tune-2"
 PAIRS = 16  # of control ticks at which answers are compared
 EPISODES = 200  # of a plan that is confirmed, and of the dense one on the same seeds
 SECONDS = 900.0
 TIMING, LEAST, MOST = 0.3, 50, 300  # share of the seconds that timing takes, answers of a plan
-MARGIN = 0.05  # "as good as": the paired interval of success lies above this below the dense plan's
+MARGIN = 0.05  # "as good as": the low end of the paired interval of success is at most this far below the dense plan's
+TELLS = 75  # episodes, below which not even equal outcomes put the interval above the margin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,21 +80,22 @@ def run(options: argparse.Namespace) -> int:
     ends_s = clock.now() + options.seconds
     document = _document(options, budget, plans)
     _time(document, checkpoint, plans, budget, options)
-    if (dense := next(iter(plans))) in document["left_out"]:
-        raise InputError(f"{dense}, which the others are compared with: {document['left_out'][dense]}")
     _judge(document, checkpoint, plans, options)
     _confirm(document, options, plans, lambda: clock.now() < ends_s)
     document["front"] = [row["plan"] for row in front(document["rows"])]
     document["chosen"], document["why"] = choose(document["rows"], budget)
-    document["complete"] = True
+    if document["chosen"] is not None:
+        save_plan(plans[document["chosen"]], options.out)
+    document["complete"] = not document["unplayed"]
     write_whole(options.json, json.dumps(document, indent=1) + "\n")
     _tell(document)
     drawn(lambda path: _draw(document, path), Path(options.json).with_suffix(".png"))
     print(f"json: {options.json}")
     if document["chosen"] is None:
         raise RunFailed(f"no plan fits: {document['why']}; what was measured is in {options.json}")
-    save_plan(plans[document["chosen"]], options.out)
     print(f"chosen: {document['chosen']}, because {document['why']}: {options.out}")
+    if document["unplayed"]:
+        print(f"{options.seconds:g} s were over before {document['unplayed']} plans were played; run again to go on")
     return 0
 
 
@@ -114,6 +117,8 @@ def _time(
             try:
                 policy = serve(checkpoint, plan, 1, partial(accel.build, device=options.device))
             except InputError as error:
+                if plan is next(iter(plans.values())):
+                    raise InputError(f"{plan.name}, which the others are compared with: {error}") from None
                 document["left_out"][plan.name] = str(error)
                 bar.update()
                 continue
@@ -139,7 +144,8 @@ def _time(
 def _judge(
     document: dict[str, Any], checkpoint: Checkpoint, plans: dict[str, Plan], options: argparse.Namespace
 ) -> None:
-    """The energy distance of every plan's answers from the dense one's, itself on other noise."""
+    """The energy distance of every plan's answers from the dense one's, and whether that is more than chance puts the
+    dense plan's own answers from others of its own: one measure for all, so that none hides behind its own scatter."""
     todo = [row for row in document["rows"] if "error" not in row]
     if not todo:
         return
@@ -147,41 +153,47 @@ def _judge(
         sampler = PLAYER.get(checkpoint.network.family, SAMPLER)
         pairs = played_pairs(checkpoint, PAIRS, 0, bar.update, sampler)
     before, after = (checkpoint.normaliser.unnormalise("obs", x).cpu().numpy() for x in pairs)
-    dense = next(iter(plans.values())).plain()
+    dense = next(iter(plans.values()))
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)  # nothing is timed here
-    told = answers(serve(checkpoint, dense, PAIRS * M), before, after, first_seed=10_000)
+    torch.set_num_threads(describe_machine()["cores"])  # nothing is timed here
+
+    def answered(plan: Plan, first_seed: int = 0) -> np.ndarray:
+        policy = serve(checkpoint, plan, PAIRS * M, partial(accel.build, device=options.device))
+        return answers(policy, before, after, first_seed)
+
+    told, itself = answered(dense, 10_000), answered(dense)
     with progress_bar(len(todo), "judging", "plan") as bar:
         for row in todo:
-            policy = serve(checkpoint, plans[row["plan"]], PAIRS * M, partial(accel.build, device=options.device))
-            row["error"], row["resolution"] = energy_distance(answers(policy, before, after), told)
+            found = itself if row["plan"] == dense.name else answered(plans[row["plan"]])
+            row["error"] = energy_distance(found, told).error
+            row["chance"] = energy_distance(itself[:, :, : found.shape[2]], told).resolution
+            row["apart"] = row["plan"] != dense.name and not row["error"] <= row["chance"]
             write_whole(options.json, json.dumps(document, indent=1) + "\n")
             bar.update()
     torch.set_num_threads(threads)
-    itself = _row(document, next(iter(plans)))  # whose resolution counts for all: no plan hides behind its own scatter
-    for row in document["rows"]:
-        row["apart"] = row is not itself and row["error"] > itself["resolution"]
 
 
 def _confirm(
     document: dict[str, Any], options: argparse.Namespace, plans: dict[str, Plan], has_time: Callable[[], bool]
 ) -> None:
-    """Play the dense plan, then the best that fit, on the same seeds: until one is as good as dense, or the time is
-    over."""
+    """Play the dense plan, then the best that fit, on the same seeds: until one is as good as dense, as itself is, or
+    the time is over."""
     fitting = sorted((row for row in document["rows"] if row["fits"]), key=merit)
+    document["unplayed"] = 0
     if not fitting:
         return
     dense = _row(document, next(iter(plans)))
     with Evaluator(os.cpu_count() or 1) as evaluator:
-        for row in (dense, *fitting):
+        for i, row in enumerate((dense, *fitting)):
             if "outcomes" not in row:
-                if row not in (dense, fitting[0]) and not has_time():
+                if i > 1 and not has_time():
+                    document["unplayed"] = sum("outcomes" not in row for row in fitting)
                     break
                 _play(row, document["task"], plans[row["plan"]], evaluator, options)
                 write_whole(options.json, json.dumps(document, indent=1) + "\n")
             if row["fits"]:
                 row["against_dense"] = paired_difference(dense["outcomes"], row["outcomes"])
-            if row is not dense and is_good(row):
+            if i and (row is dense or is_good(row)):
                 break
 
 
@@ -207,8 +219,10 @@ def _row(document: dict[str, Any], plan: str) -> dict[str, Any]:
 
 
 def merit(row: dict[str, Any]) -> tuple[float, float]:
-    """Smaller is better: the distance from the dense sampler; of those that cannot be told from it, the latency."""
-    return (row["error"] if row["apart"] else 0.0, row["p99_ms"])
+    """Smaller is better: the distance from the dense sampler; of those that cannot be told from it, the latency. What
+    gives no numbers comes last."""
+    error = row["error"] if row["error"] == row["error"] else math.inf
+    return (error if row["apart"] else 0.0, row["p99_ms"])
 
 
 def is_good(row: dict[str, Any]) -> bool:
@@ -233,13 +247,17 @@ def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str |
     if not any(row["fits"] for row in rows):
         fastest = min(rows, key=lambda row: row["p99_ms"])
         return None, f"{deadline} is wanted, and the fastest, {fastest['plan']}, takes {fastest['p99_ms']:.1f} ms"
-    played = [row for row in rows if row["fits"] and "against_dense" in row]
+    played = sorted((row for row in rows if row["fits"] and "against_dense" in row), key=merit)
     if good := [row for row in played if is_good(row)]:
-        row = min(good, key=merit)
-        near = "nearest to the dense sampler" if row["apart"] else "fastest that cannot be told from the dense sampler"
+        row = good[0]
+        better = played.index(row)
+        near = (
+            "nearest to the dense sampler" if row["apart"] else "the fastest that cannot be told from the dense sampler"
+        )
+        but = f" but for {better} that were played and lose success" if better else ""
         told = f"{row['successes']}/{row['episodes']} episodes, as good as dense within {100 * MARGIN:g} points"
-        return row["plan"], f"it fits {deadline} with {row['p99_ms']:.1f} ms, is {near}, and {told}"
-    row = max(played, key=lambda row: (row["successes"], -row["error"]))
+        return row["plan"], f"it fits {deadline} with {row['p99_ms']:.1f} ms, is {near}{but}, and {told}"
+    row = min(played, key=lambda row: (-row["successes"], *merit(row)))
     told = f"it succeeds most of those that fit {deadline}, {row['successes']}/{row['episodes']}"
     return row["plan"], f"{told}; none is shown to be as good as dense"
 
@@ -250,8 +268,10 @@ def choose(rows: Sequence[dict[str, Any]], budget: LatencyBudget) -> tuple[str |
 def _checked(options: argparse.Namespace) -> LatencyBudget:
     if options.budget is None and options.period_ms is None:
         raise InputError("give --period-ms and --deadline-ms, or a --budget by name")
-    if options.seconds <= 0 or options.episodes < 1:
+    if not options.seconds > 0 or options.episodes < 1:
         raise InputError("--seconds and --episodes are numbers above 0")
+    if options.episodes < TELLS:
+        print(f"--episodes {options.episodes}: fewer than {TELLS} cannot show that a plan is as good as dense")
     if not options.out.endswith((".yaml", ".yml")):
         raise InputError(f"--out {options.out}: wanted the name of a .yaml file")
     options.json = options.json or str(Path(options.out).with_suffix(".json"))
@@ -272,6 +292,7 @@ def _document(options: argparse.Namespace, budget: LatencyBudget, plans: dict[st
         "checkpoint": fingerprint(Path(options.checkpoint)),
         "plans": {name: plan.to_dict() for name, plan in plans.items()},
         "episodes": options.episodes,
+        "answers": [PAIRS, M],
         "device": options.device,
         "budget": budget.to_dict(),
         "machine": describe_machine(),
@@ -287,16 +308,20 @@ def _document(options: argparse.Namespace, budget: LatencyBudget, plans: dict[st
 def _tell(document: dict[str, Any]) -> None:
     """The front and what was played, as a table."""
     shown = [row for row in document["rows"] if row["plan"] in document["front"] or "successes" in row]
-    print(f"\n{'plan':24} {'p50 ms':>8} {'p99 ms':>8} {'calls':>6} {'fits':>5} {'error':>8} {'success':>9} front")
+    print(f"\n{'plan':24} {'p50 ms':>8} {'p99 ms':>8} {'calls':>6} {'fits':>5} {'error':>8}", end="")
+    print(f" {'success':>9} {'modes':>6} front")
     for row in sorted(shown, key=lambda row: row["p99_ms"]):
         played = f"{row['successes']}/{row['episodes']}" if "successes" in row else "-"
+        modes = f"{row['mode_entropy']:.2f}" if row.get("mode_entropy") is not None else "-"
         on_it = "*" if row["plan"] in document["front"] else ""
         print(
             f"{row['plan']:24} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['calls']:6d} "
-            f"{'yes' if row['fits'] else 'no':>5} {row['error']:8.4f} {played:>9} {on_it}"
+            f"{'yes' if row['fits'] else 'no':>5} {row['error']:8.4f} {played:>9} {modes:>6} {on_it}"
         )
     print(f"{len(document['rows'])} plans timed, {len(document['left_out'])} cannot run here.")
-    print("error: energy distance of the executed actions from the dense sampler's, in [-1, 1].")
+    print(
+        "error: energy distance of the first actions from the dense sampler's, normalised; modes: entropy of the ways"
+    )
 
 
 def _draw(document: dict[str, Any], path: Path) -> None:
