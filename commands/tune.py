@@ -202,7 +202,11 @@ def _play(row: dict[str, Any], task: str, plan: Plan, evaluator: Evaluator, opti
     make = policy_maker(candidate_of(plan), Path(options.checkpoint), options.device)
     seeds = tuple(evaluation_seeds(0, options.episodes))
     with progress_bar(len(seeds), f"playing {plan.name}", "episode") as bar:
-        episodes, _ = evaluator.run(Job(task, make, seeds, load_budget("cpu-20hz")), lambda _: bar.update())
+
+        def advance(_: Any) -> None:
+            bar.update()
+
+        episodes, _ = evaluator.run(Job(task, make, seeds, load_budget("cpu-20hz")), advance)
     modes = [e.mode for e in episodes if e.success and e.mode is not None]
     row["outcomes"] = [bool(e.success) for e in episodes]
     row["successes"], row["episodes"] = sum(row["outcomes"]), len(episodes)
