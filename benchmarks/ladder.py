@@ -4,9 +4,8 @@
 
 Plays episodes of a task at the budget's period, inference in a worker, for so many seconds each: the dearest plan
 alone, waiting for each of its answers; the same, commanding what is left of the answer before where one is late; then
-the ladder of all plans. Meanwhile as many busy processes as the machine
-has cores run for --load-s, pause for as long, and so on. Prints and writes misses, lateness, ticks by rung and
-success; draws lateness and rung of every tick.
+the ladder of all plans. Meanwhile as many busy processes as the machine has cores run for --load-s, pause for as long,
+and so on. Prints and writes misses, lateness, ticks by rung and success; draws lateness and rung of every tick.
 """
 
 import argparse

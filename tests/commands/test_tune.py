@@ -93,7 +93,7 @@ def test_a_plan_that_gives_no_numbers_comes_last():
 
 @pytest.fixture
 def confirmed(monkeypatch):
-    """confirmed(rows, wins by plan, seconds) -> what is played in order, and the document."""
+    """confirmed(rows, wins by plan, plays that there is time for) -> what is played in order, and the document."""
 
     def run(rows, wins, plays=99):
         played = []
