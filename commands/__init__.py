@@ -12,7 +12,9 @@ from ..errors import InputError, RunFailed
 VERBS = {
     "evaluate": "run policies in simulation: success, latency, budgets, one plan beside another",
     "demos": "collect expert demonstrations",
+    "clips": "make training videos: a MuJoCo scene, a flow, sprites",
     "train": "train a diffusion policy on demonstrations",
+    "stream": "stream video without end, steered, on a page or into a file",
     "calibrate": "make what a plan needs of a checkpoint: cache schedules, entry levels, drafts",
     "tune": "find the best plan that fits a latency budget on this machine",
     "bench": "time plans side by side on this machine, beside what users run today",

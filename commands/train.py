@@ -1,5 +1,5 @@
 """Train a policy on demonstrations: a diffusion transformer (EMA, published defaults), its streaming form, an anchored
-decoder, or robomimic's BC or BC-RNN."""
+decoder, robomimic's BC or BC-RNN; or a video network on clips."""
 
 import argparse
 from collections.abc import Callable
@@ -15,16 +15,19 @@ from ..settings import checked
 from .families import ANCHORED, DIFFUSION, STREAMING, check_device
 from .progress import progress_bar
 
-DEFAULT_PRESETS = {"diffusion": "diffusion-policy", "streaming": "streaming", "anchored": "anchored"}
+VIDEO = "video"
+DEFAULT_PRESETS = {"diffusion": "diffusion-policy", "streaming": "streaming", "anchored": "anchored", VIDEO: "video"}
 FAMILIES = {"diffusion": DIFFUSION, "streaming": STREAMING, "anchored": ANCHORED}
 ROBOMIMIC_STEPS = {"bc": 4000, "bc-rnn": 4000}
 PARTS = ("network", "training")
-OWN = ("observation_dim", "action_dim", "seed")  # these come from the data and the command line
+OWN = ("observation_dim", "action_dim", "seed", "size", "channels")  # these come from the data and the command line
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, help="demonstrations: a .zarr folder or a robomimic .hdf5 file")
+    parser.add_argument(
+        "--data", required=True, help="demonstrations: a .zarr folder or a robomimic .hdf5 file; of video: clips, .zarr"
+    )
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
     parser.add_argument(
         "--algorithm",
@@ -53,6 +56,9 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{out} is already there; choose another --out or remove it")
     if options.algorithm in ROBOMIMIC_STEPS:
         _train_robomimic(options, out)
+    elif options.algorithm == VIDEO:
+        options.preset = options.preset or DEFAULT_PRESETS[VIDEO]
+        _train_video(options, load_preset(options.preset, options.set, VIDEO), out)
     else:
         options.preset = options.preset or DEFAULT_PRESETS[options.algorithm]
         _train_diffusion(options, load_preset(options.preset, options.set, options.algorithm), out)
@@ -85,6 +91,10 @@ def load_preset(name: str, overrides: list[str], algorithm: str = "diffusion") -
 
 
 def _kind(part: str, algorithm: str) -> type:
+    if algorithm == VIDEO:
+        from ..video import VideoConfig, VideoTrainingConfig
+
+        return VideoTrainingConfig if part == "training" else VideoConfig
     from ..policy import NETWORKS, TrainingConfig
 
     return TrainingConfig if part == "training" else NETWORKS[FAMILIES[algorithm]][1]
@@ -134,6 +144,38 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
             progress=_shown_on(bar),
         )
     save_checkpoint(out, checkpoint)
+    state.unlink(missing_ok=True)
+
+
+def _train_video(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
+    from ..video import VideoConfig, VideoTrainingConfig, read_clips, save_video_checkpoint, train_video
+
+    if options.begin_from:
+        raise InputError("--begin-from is for policies; a killed video run goes on by the same command")
+    clips = read_clips(options.data)
+    size, channels = clips.frames.shape[1], clips.frames.shape[3]
+    own = {"size": size, "channels": channels, "action_dim": clips.actions.shape[1]}
+    if clips.kind != "rgb":
+        settings["network"].setdefault("clip", None)
+    network = VideoConfig(**own, **settings["network"])
+    training = VideoTrainingConfig(seed=options.seed, **settings["training"])
+    state = out.parent / f"{out.name}.state"
+    print(
+        f"{options.data}: {len(clips)} episodes, {len(clips.frames)} frames of {size} px; preset {options.preset}: "
+        f"width {network.width}, {network.layers} layers, {training.steps} steps of batch {training.batch}"
+    )
+    scene = {"scene": clips.attributes.get("scene"), "fps": clips.attributes.get("fps")}
+    with progress_bar(training.steps, str(out), "step") as bar:
+        checkpoint = train_video(
+            clips,
+            network,
+            training,
+            state_file=state,
+            about={**scene, "data": clips.attributes, "preset": options.preset},
+            device=options.device,
+            progress=_shown_on(bar),
+        )
+    save_video_checkpoint(out, checkpoint)
     state.unlink(missing_ok=True)
 
 

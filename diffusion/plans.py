@@ -116,6 +116,8 @@ class Plan:
     execute       actions of a chunk that are executed before the next; 0: as the checkpoint says
     view, pieces  all: one call sees every position; partitions: `pieces` calls, each its own part of the window;
                   lookahead: 2 `pieces` calls that overlap by half, of which the noisier half is kept
+    behind        endless streams, view all: clean positions that the call still sees, before the moving ones
+    ahead         endless streams, view all: positions that the call sees before they move, as what they are born as
 
     The rest is not the sampler's: `accelerators` (name: settings), `precision` and `backend` say how it is computed,
     and are compiled by `ontick.accel.build`.
@@ -133,6 +135,8 @@ class Plan:
     execute: int = 0
     view: str = "all"
     pieces: int = 1
+    behind: int = 0
+    ahead: int = 0
     accelerators: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
     backend: str = "eager"
@@ -143,7 +147,7 @@ class Plan:
         _one_of("backend", self.backend, BACKENDS)
         _one_of("birth", self.birth, BIRTHS)
         _one_of("view", self.view, VIEWS)
-        for key, least in (("stagger", 0), ("block", 1), ("pieces", 1), ("execute", 0)):
+        for key, least in (("stagger", 0), ("block", 1), ("pieces", 1), ("execute", 0), ("behind", 0), ("ahead", 0)):
             if getattr(self, key) < least:
                 raise InputError(f"plan {self.name!r}: {key} is {getattr(self, key)}, wanted at least {least}")
         for name, settings in self.accelerators.items():
@@ -158,6 +162,11 @@ class Plan:
             raise InputError(f"plan {self.name!r}: eta is {self.eta}, wanted 0 (no fresh noise) to 1")
         if self.pieces > 1 and self.view == "all":
             raise InputError(f"plan {self.name!r}: view all sees everything in 1 piece, got {self.pieces}")
+        if (self.behind or self.ahead) and self.view != "all":
+            raise InputError(
+                f"plan {self.name!r}: behind {self.behind} and ahead {self.ahead} are positions of a call that sees "
+                f"everything, and view is {self.view!r}; use view all"
+            )
 
     @property
     def uses_guess(self) -> bool:

@@ -142,6 +142,23 @@ SOLVERS: dict[str, Callable[[Grid, float], Table]] = {
 }
 
 
+SINGLE_STEP = ("ddpm", "ddim", "euler")  # a step reads nothing of those before, so it may go to any lower level
+
+
+def jump_table(name: str, grid: Grid, levels: int, eta: float = 0.0, gamma: float = 1.0) -> Table:
+    """Row k of [S + 1, 7]: the solver's step from level k >= levels straight to k - levels, its own function on a grid
+    of these two; rows below, which have not so many levels left, are zero. levels 1 is `solver_table`. Raises
+    InputError for a multistep solver, whose memory is of steps of one level."""
+    if name not in SINGLE_STEP:
+        raise InputError(f"solver {name} remembers its last steps and cannot jump levels; use {', '.join(SINGLE_STEP)}")
+    table = np.zeros((grid.steps + 1, 7))
+    for k in range(levels, grid.steps + 1):
+        ends = [k - levels, k]
+        table[k] = SOLVERS[name](Grid(grid.alpha[ends], grid.sigma[ends], grid.label[ends]), eta).next[1]
+    table[:, Z] *= gamma
+    return Table(table)
+
+
 def solver_table(name: str, grid: Grid, eta: float | None = None, gamma: float = 1.0) -> Table:
     """The coefficient table of a solver by name; `eta` is DDIM's share of fresh noise, `gamma` scales what fresh noise
     there is, and nothing else (Clemente et al. 2025: few steps sample better with less of it)."""

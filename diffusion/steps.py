@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .grids import Grid
 from .predictions import Conversion
-from .solvers import BASE, COLUMNS, EPS, PREV, PREV2, Table
+from .solvers import BASE, COLUMNS, EPS, PREV, PREV2, Table, jump_table
 
 Coefficient = float | Tensor | None  # None: the term is left out
 
@@ -40,6 +41,14 @@ def columns(table: Table, convert: Conversion) -> np.ndarray:
     return np.concatenate([pairs, table.next, corrected], 1)
 
 
+def jump_columns(solver: str, grid: Grid, eta: float, gamma: float, convert: Conversion, most: int) -> Tensor:
+    """[(most + 1) (S + 1), 18] float32: row d (S + 1) + k is the step from level k to k - d; with d = 0, and where
+    k < d, the solver's part is zero. Raises InputError for a multistep solver."""
+    tables = [jump_table(solver, grid, d, eta, gamma) for d in range(1, most + 1)]
+    none = Table(np.zeros((grid.steps + 1, len(COLUMNS))))
+    return torch.from_numpy(np.concatenate([columns(table, convert) for table in (none, *tables)])).float()
+
+
 def coefficients(values: list[Coefficient], corrects: bool) -> Coefficients:
     """18 values in the order of `columns` as named coefficients."""
     n = 4 + len(COLUMNS)
@@ -55,7 +64,8 @@ def uniform_coefficients(table: Table, convert: Conversion) -> list[Coefficients
 
 def gathered_coefficients(stacked: Tensor, level: Tensor, x: Tensor, corrects: bool) -> Coefficients:
     """Coefficients of mixed levels: stacked [S + 1, 18] float32 and level [B, N] int64, both on the host -> tensors
-    [B, N, 1...] beside x [B, N, D...]; columns that are zero at every level are left out."""
+    [B, N, 1...] beside x [B, N, D...]; columns that are zero at every level are left out. Of `jump_columns` `level` is
+    the row."""
     picked = stacked[level].to(x.device)
     shape = (*level.shape, *([1] * (x.dim() - 2)))
     used = stacked[1:].any(0).tolist()

@@ -35,6 +35,17 @@ def calls(view: str, window: int, pieces: int = 1) -> tuple[Call, ...]:
     return tuple(Call(r * half, (r + 2) * half, (r + 1) * half) for r in range(2 * pieces))
 
 
+def shown_call(shown: slice, window: int) -> Call:
+    """The one call that sees the window positions of a slice of step 1 and keeps them all. Raises InputError for
+    another step, and where nothing is left."""
+    start, stop, step = shown.indices(window)
+    if step != 1 or start >= stop:
+        raise InputError(
+            f"{shown} of a window of {window} positions was shown, wanted a slice of step 1 with some of them"
+        )
+    return Call(start, stop, start)
+
+
 def lookahead_context(window: int, pieces: int, with_context: bool = False) -> int:
     """f/2: the clean positions that lookahead keeps in sight before the window of S positions (or S + f/2)."""
     parts = 2 * pieces + 1 if with_context else 2 * pieces

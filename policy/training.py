@@ -9,57 +9,21 @@ Legend: M windows, Tp rows, To observation steps, E episodes.
 
 import copy
 import hashlib
-import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import whole
+from ..learning import TrainingConfig, ema_decay, learning_rate, resume_state, save_state, update_ema
 from .checkpoint import Checkpoint
 from .config import ChunkConfig
 from .network import ActionNetwork
 from .normaliser import Normaliser
 from .transformer import Attention, TransformerForDiffusion
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Defaults are those published for the transformer on Push-T's low-dimensional observations."""
-
-    steps: int = 100_000
-    batch: int = 256
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-1
-    warmup: int = 1000
-    ema_power: float = 0.75
-    ema_max: float = 0.9999
-    seed: int = 0
-    save_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training {name} is {getattr(self, name)}, wanted at least 1")
-        fits = {
-            "lr": self.lr > 0,
-            "betas": all(0 <= beta < 1 for beta in self.betas),
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": self.warmup >= 0,
-            "ema_power": self.ema_power > 0,
-            "ema_max": 0 <= self.ema_max < 1,
-            "seed": 0 <= self.seed < 2**32,
-        }
-        for name in (name for name, fit in fits.items() if not fit):
-            raise InputError(f"training {name} is {getattr(self, name)}, which is out of its range")
 
 
 @dataclass(frozen=True)
@@ -112,19 +76,6 @@ def optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to 0."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def ema_decay(step: int, config: TrainingConfig) -> float:
-    """1 - (1 + step)^-power, at most `ema_max`; 0 on the first step."""
-    return min(config.ema_max, 1 - (1 + step) ** -config.ema_power)
-
-
 def train(
     observations: np.ndarray,
     actions: np.ndarray,
@@ -173,7 +124,7 @@ def train(
     }
     if begin_from is not None:
         run["begin_from"] = _digest(*begin_from.network.state_dict().values())
-    first = _resume(state_file, run, network, ema, optim) if state_file else 0
+    first = resume_state(state_file, run, network, ema, optim) if state_file else 0
     network.train()
     for step in range(first, config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -187,10 +138,10 @@ def train(
         optim.zero_grad(set_to_none=True)
         error.backward()
         optim.step()
-        _update_ema(ema, network, ema_decay(step, config))
+        update_ema(ema, network, ema_decay(step, config))
         progress(step, error.item())
         if state_file and (step + 1) % config.save_every == 0:
-            _save(state_file, step + 1, run, network, ema, optim)
+            save_state(state_file, step + 1, run, network, ema, optim)
     return Checkpoint(ema, normaliser.to(device), {**(about or {}), "training": asdict(config)})
 
 
@@ -227,47 +178,3 @@ def _digest(*tensors: Tensor) -> str:
     """A fingerprint of what a run depends on: the normalised frames and how they are cut into windows; the weights that
     it begins with."""
     return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
-
-
-@torch.no_grad()
-def _update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, parameter in zip(ema.parameters(), network.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
-
-
-def _save(path: str | Path, step: int, run: dict, network: nn.Module, ema: nn.Module, optim) -> None:
-    """The whole training state as one safetensors file, replaced in one move."""
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for i, moments in optim.state_dict()["state"].items():
-        tensors |= {f"optim.{i}.{k}": v for k, v in moments.items()}
-    tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
-    with whole(path) as temporary:
-        save_file(tensors, temporary, {"run": json.dumps(run), "step": str(step)})
-
-
-def _resume(path: str | Path, run: dict, network: nn.Module, ema: nn.Module, optim) -> int:
-    """Load a saved state; the step to go on from, or 0 where there is none."""
-    if not Path(path).is_file():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            saved = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        settings = json.loads(saved.get("run", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a training state: {error}; remove it to start again") from None
-    if settings != json.loads(json.dumps(run)):
-        raise InputError(f"{path} belongs to a run with other settings or data; remove it to start again")
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    network.load_state_dict(part("network."))
-    ema.load_state_dict(part("ema."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in part("optim.").items():
-        i, _, key = name.partition(".")
-        state.setdefault(int(i), {})[key] = value
-    optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
-    return int(saved["step"])

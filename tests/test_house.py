@@ -8,15 +8,17 @@ import pytest
 import ontick
 
 ROOT = Path(ontick.__file__).parent
-PARTS = ("diffusion", "policy", "accel", "runtime", "envs", "benchmarks", "commands")
+PARTS = ("diffusion", "policy", "accel", "runtime", "envs", "video", "data", "benchmarks", "commands")
 MAY_IMPORT = {
     "diffusion": {"diffusion"},
     "policy": {"policy", "diffusion"},
     "accel": {"accel", "diffusion"},
     "runtime": {"runtime"},
     "envs": {"envs", "runtime"},
-    "benchmarks": {"benchmarks", "diffusion", "policy", "accel", "runtime"},
-    "commands": {"commands", "diffusion", "policy", "accel", "runtime", "envs", "benchmarks"},
+    "video": {"video", "diffusion", "runtime"},
+    "data": {"data", "envs", "video"},
+    "benchmarks": {"benchmarks", "diffusion", "policy", "accel", "runtime", "video", "data"},
+    "commands": {"commands", "diffusion", "policy", "accel", "runtime", "envs", "video", "data", "benchmarks"},
 }
 
 

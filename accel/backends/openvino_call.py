@@ -1,8 +1,8 @@
 """The network call of a tick as one OpenVINO model: what a staggered program, a diagonal queue, runs on a CPU.
 
 Its positions are at different levels, so there is no chunk to unroll. What is converted is the call alone, once for
-each shape of what it is asked; levels, position ids, conditioning and context are inputs of the model, and the solver
-step stays torch's. Nothing is kept from one call to the next.
+each shape of what it is asked; levels, position ids, conditioning, context and a state of tensors are inputs of the
+model, which changes none of them, and the solver step stays torch's. Nothing is kept from one call to the next.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from .thread import OneThread
 class OpenVinoCall(Executor):
     """What a tick asks (`Program.ticked`); also the program's executor, which only names it.
 
-    falls_back: calls that cannot be a model (a state of the denoiser, a network that cannot be traced) are the
+    falls_back: calls that cannot be a model (a state of more than tensors, a network that cannot be traced) are the
                 denoiser's own, and `name` says so from then on; else they raise InputError. Uses as many threads as
                 torch has when a shape is first seen; its buffers belong to one thread.
     """
@@ -81,11 +81,20 @@ class _Model:
 
 def _refuse_others(asked: Asked, leaves: list[Any]) -> None:
     """Raises InputError where a call is told more than tensors."""
-    if asked.rows is not None and asked.rows.state is not None:
-        raise InputError("backend openvino: the denoiser is given a state, which a model would neither see nor change")
-    others = {type(leaf).__name__ for leaf in leaves if not (leaf is None or isinstance(leaf, Tensor))}
+    state = set() if asked.rows is None else _others(pytree.tree_leaves(asked.rows.state))
+    if state:
+        raise InputError(
+            f"backend openvino: the denoiser is given a state of {', '.join(sorted(state))}, which a model would "
+            "neither see nor change; wanted tensors alone"
+        )
+    others = _others(leaves)
     if others:
         raise InputError(f"backend openvino: the network is told {', '.join(sorted(others))}, wanted tensors alone")
+
+
+def _others(leaves: list[Any]) -> set[str]:
+    """The types of leaves that are neither tensors nor None."""
+    return {type(leaf).__name__ for leaf in leaves if not (leaf is None or isinstance(leaf, Tensor))}
 
 
 def _model(denoiser: Denoiser, leaves: list[Any], structure: Any) -> Any:

@@ -5,8 +5,10 @@ block b is computed k ticks after a shift, for every position in the window; whe
 feature is added once more.
 
 A shift is a tick at which a new block is in the window for the first time: in a finite program one that begins to move,
-in an endless one a birth. Nothing of a newborn position is cached, so column 0 is all true. Features belong to position
-ids: the program keeps them by row, and the network is shown them in position order, wherever the ring has its head.
+in an endless one a birth, whether the newborn moves soon or waits `ahead`. Nothing of a newborn position is cached, so
+column 0 is all true. A clean position that is kept `behind` is computed and reused like any other. Features belong to
+position ids: the program keeps them by row, and the network is shown them in position order, wherever the ring has its
+head.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ class CachedTicks:
         self._first_shift = program.staircase.steps if program.endless else 0
 
     def due(self, tick: Tensor) -> Tensor:
-        """[blocks, B] bool: which blocks lanes at ticks [B] compute. At tick 0, where nothing is cached, it is all."""
+        """[blocks, B] bool: which blocks lanes at ticks [B] compute. At tick 0, where nothing is cached, it is all; a
+        call without a carry, such as the first after `Program.start_from_clip`, computes all whatever is due."""
         phase = (tick - self._first_shift) % self.refresh.shape[1]
         return self.refresh[:, phase] | (tick == 0)
 

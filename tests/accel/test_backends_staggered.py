@@ -213,17 +213,52 @@ def test_other_backends_refuse_a_queue(streaming, backend):
         queue(streaming, backend=backend, device="cuda" if backend == "cudagraph" else "cpu")
 
 
-def test_a_state_of_the_denoiser_is_refused_and_under_best_the_denoisers_own(has_openvino, mixer):
+def test_a_state_of_tensors_is_an_input(has_openvino, mixer):
+    class Shifted(mixer):
+        def predict(self, x, label, context, rows):
+            shift, scale = rows.state["shift"], rows.state["more"][0]
+            return Prediction(super().predict(x, label, context, rows).x * scale + shift[:, None])
+
+    plan = Plan(name="p", grid=GridSpec(steps=3), solver="ddim", stagger=1)
+    after = []
+    for backend in RUN_HERE:
+        program = accel.build(Shifted(), dataclasses.replace(plan, backend=backend), (2,), 6)
+        state = program.start(torch.tensor([1]), torch.tensor([0]))
+        for seed in range(program.ticks):
+            shift = torch.randn(1, 2, generator=torch.Generator().manual_seed(seed))
+            told = {"shift": shift, "more": (torch.tensor(0.5 + seed), None)}
+            state, _ = program.tick(state, Inputs(torch.zeros(1, 1), state=told))
+        assert program.backend == backend
+        after.append(state.x)
+    torch.testing.assert_close(*after, rtol=0, atol=1e-4)
+
+
+def test_a_call_that_is_shown_a_part_of_the_ring_is_a_model_of_its_own_shape(has_openvino, streaming, observation):
+    plan = Plan(name="p", grid=GridSpec(steps=4), solver="ddim", stagger=2, block=2, behind=3, ahead=2)
+    after = []
+    for backend in RUN_HERE:
+        program = accel.build(streaming, dataclasses.replace(plan, backend=backend), (2,), None)
+        state, inputs = program.start(torch.tensor([1]), torch.tensor([0])), Inputs(program.prepare(observation(1)))
+        for tick in range(6):
+            state, _ = program.tick(state, inputs, shown=slice(3, 7) if tick % 2 else None)
+        state, out = program.tick(state, inputs, stride=2, shown=slice(3, 8))
+        after.append(out.x)
+    torch.testing.assert_close(*after, rtol=0, atol=1e-4)
+
+
+def test_a_state_of_more_than_tensors_is_refused_and_under_best_the_denoisers_own(has_openvino, mixer):
     plan = Plan(name="p", grid=GridSpec(steps=3), solver="ddim", stagger=1)
     plain, strict, best = (
         accel.build(mixer(), dataclasses.replace(plan, backend=backend), (2,), 6) for backend in (*RUN_HERE, "best")
     )
     assert best.backend == "openvino"
-    inputs = Inputs(torch.zeros(1, 1), state={"kv": torch.zeros(1)})
+    inputs = Inputs(torch.zeros(1, 1), state={"kv": torch.zeros(1), "name": "a"})
     start = plain.start(torch.tensor([1]), torch.tensor([0]))
     assert torch.equal(best.tick(start, inputs)[1].x, plain.tick(start, inputs)[1].x)
     assert best.backend == "eager"
-    with pytest.raises(InputError, match=r"plan 'p': backend openvino: the denoiser is given a state.*use eager"):
+    with pytest.raises(
+        InputError, match=r"plan 'p': backend openvino: the denoiser is given a state of str.*use eager"
+    ):
         strict.tick(start, inputs)
 
 

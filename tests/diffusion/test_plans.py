@@ -16,6 +16,7 @@ def test_plans_survive_yaml(tmp_path):
         load_plan("dpmpp-10"),
         Plan(name="a", grid=GridSpec(kind="custom", labels=(0, 3, 9)), solver="ddim", eta=0.5, birth="guess"),
         Plan(name="b", grid=GridSpec(steps=6), solver="ddpm", stagger=2, block=3, view="partitions", pieces=2),
+        Plan(name="v", grid=GridSpec(steps=6), solver="ddim", stagger=6, block=4, behind=8, ahead=4),
         Plan(name="c", grid=GridSpec(kind="flow", steps=4, shift=3.0), solver="euler"),
         Plan(
             name="d",
@@ -84,6 +85,10 @@ def test_no_other_name_is_taken_for_one(name):
         ("{name: x, grid: {steps: 0}, solver: ddim}", "at least 1 step"),
         ("{name: x, grid: {steps: 3}, solver: ddim, stagger: -1}", "stagger is -1"),
         ("{name: x, grid: {steps: 3}, solver: ddim, view: everything}", "unknown view"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, behind: -1}", "behind is -1"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, ahead: -2}", "ahead is -2"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, view: lookahead, behind: 2}", "use view all"),
+        ("{name: x, grid: {steps: 3}, solver: ddim, view: partitions, pieces: 3, ahead: 1}", "use view all"),
         ("{name: x, grid: 3, solver: ddim}", "grid is 3"),
         ("{name: x, grid: {steps: 3}, solver: ddim, eta: 2.0}", "eta is 2.0"),
         ("{name: x, grid: {steps: 3}, solver: ddim, eta: .nan}", "eta is nan"),

@@ -216,6 +216,62 @@ def test_a_newborn_position_never_reads_what_its_row_carried(keys, stagger, bloc
     assert torch.equal(torch.stack(seen), begun(program, keys, 14))
 
 
+# -- streams with positions behind and ahead -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("behind", "ahead"), [(3, 0), (0, 3), (4, 2)])
+@pytest.mark.parametrize(("stagger", "block"), STAIRS)
+def test_features_are_kept_by_position_behind_and_ahead_too(keys, stagger, block, behind, ahead):
+    dense = build(Residual(), plan(stagger, block, behind=behind, ahead=ahead), (2,), None)
+    full = cached_ticks(dense, np.ones((4, dense.staircase.lag), dtype=bool))
+    refresh = some(dense)
+    slow = reference(dense, refresh)
+    result = begun(cached_ticks(dense, refresh), keys)
+    assert torch.equal(result, begun(slow, keys)) and slow.denoiser.missing == 0
+    assert torch.equal(begun(full, keys), begun(dense, keys))
+
+
+@pytest.mark.parametrize(("stagger", "block"), STAIRS)
+def test_after_a_clip_and_after_a_prompt_all_is_computed_first(keys, stagger, block):
+    dense = build(Residual(), plan(stagger, block, behind=2, ahead=1), (2,), None)
+    cached = cached_ticks(dense, some(dense))
+    clip = torch.linspace(-1, 1, LANES * 6).reshape(LANES, 3, 2)
+    for state in (dense.start_from_clip(*keys(LANES), clip), dense.start(*keys(LANES), before=clip)):
+        before = cached.ticked.computed.copy()
+        a, b = (run(p, state, 1)[1] for p in (cached, dense))
+        assert torch.equal(a, b) and (cached.ticked.computed == before + 1).all()
+
+
+def test_what_has_nothing_cached_is_not_put_beside_what_has(keys):
+    dense = build(Residual(), plan(3, behind=2), (2,), None)
+    program = cached_ticks(dense, some(dense))
+    fresh, mask = program.start_from_clip(*keys(LANES), torch.zeros(LANES, 1, 2)), torch.tensor([True, False, False])
+    state, _ = run(program, program.start(*keys(LANES)), 4)
+    with pytest.raises(InputError, match="carry nothing"):
+        program.reset(state, mask, fresh)
+    with pytest.raises(InputError, match="carry nothing"):
+        program.reset(fresh, mask, state)
+    ticked, _ = run(program, fresh, 1)
+    mixed = program.reset(state, mask, ticked)
+    _, x = run(program, mixed, 6)
+    _, alone = run(program, ticked, 6)
+    _, undisturbed = run(program, state, 6)
+    assert torch.equal(x[:, 0], alone[:, 0]) and torch.equal(x[:, 1:], undisturbed[:, 1:])
+
+
+def test_a_part_of_the_ring_and_a_stride_are_refused_beside_features(keys):
+    dense = build(Residual(), plan(2, behind=2), (2,), None)
+    program = cached_ticks(dense, some(dense))
+    fresh = program.start(*keys(LANES))
+    ticked, _ = run(program, fresh, 2)
+    for state in (fresh, ticked):
+        for changes in ({"stride": 2}, {"shown": slice(2, 5)}):
+            with pytest.raises(InputError, match="carries features"):
+                program.tick(state, Inputs(CONTEXT), **changes)
+    dropped, _ = dense.tick(ticked._replace(carry=None), Inputs(CONTEXT), stride=2)
+    assert torch.equal(run(program, dropped, 1)[1], run(dense, dropped, 1)[1])
+
+
 # -- lanes -----------------------------------------------------------------------------------------
 
 

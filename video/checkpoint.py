@@ -1,0 +1,87 @@
+"""Video checkpoints: a folder, nothing pickled.
+
+    config.json          format, family, network shape, kind and scale of the values, how it was trained
+    model.safetensors    the (EMA) weights, fp16 or fp32
+
+Weights are run in fp32 unless a user casts them; fp16 is how they travel.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+from ..files import whole
+from ..settings import checked
+from .config import VideoConfig
+from .network import FrameTransformer
+from .values import Values
+
+FORMAT = "ontick-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class VideoCheckpoint:
+    """A trained network and the values that it draws. `about`: scene, data and training, free-form but JSON."""
+
+    network: FrameTransformer
+    values: Values
+    about: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def save_video_checkpoint(folder: str | Path, checkpoint: VideoCheckpoint, half: bool = True) -> None:
+    """Write the folder whole or not at all; `half` stores the weights as fp16. An older checkpoint there is replaced;
+    any other folder is refused with InputError."""
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
+    config = {
+        "format": FORMAT,
+        "family": checkpoint.network.family,
+        "network": checkpoint.network.config.to_dict(),
+        "values": {"kind": checkpoint.values.kind, "scale": checkpoint.values.scale},
+        "about": checkpoint.about,
+    }
+    weights = {k: (v.half() if half else v).contiguous() for k, v in checkpoint.network.state_dict().items()}
+    with whole(folder) as staging:
+        staging.mkdir()
+        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, staging / "model.safetensors")
+
+
+def load_video_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> VideoCheckpoint:
+    """Read a checkpoint folder, fp32, in evaluation mode. Raises InputError naming what is wrong with it."""
+    folder = Path(folder)
+    config = _read_config(folder)
+    if config.get("family") != FrameTransformer.family:
+        got = config.get("family")
+        raise InputError(f"{folder}: family {got!r} draws no video; wanted {FrameTransformer.family!r}")
+    network = FrameTransformer(VideoConfig(**checked(VideoConfig, config.get("network"), f"{folder}, network")))
+    values = Values(**checked(Values, config.get("values"), f"{folder}, values"))
+    try:
+        weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+        network.load_state_dict(weights, strict=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}/model.safetensors does not fit config.json: {first}") from None
+    return VideoCheckpoint(network.to(device).eval().requires_grad_(False), values, config.get("about", {}), folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a checkpoint: it has no config.json")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        got = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(f"{path}: format is {got!r}, wanted {FORMAT!r}")
+    return config
