@@ -304,13 +304,21 @@ class Program:
                 "themselves first, or drop what the others carry"
             )
 
-    def tick(self, state: State, inputs: Inputs, stride: int = 1, shown: slice | None = None) -> tuple[State, Outputs]:
+    def tick(
+        self,
+        state: State,
+        inputs: Inputs,
+        stride: int = 1,
+        shown: slice | None = None,
+        until: int | None = None,
+    ) -> tuple[State, Outputs]:
         """One tick of all lanes, each at its own place on the staircase; or `stride` ticks with one network call.
 
         stride: every position moves as many levels as it would in so many ticks, in one solver step. In an endless
                 program it must divide the lag and every lane's tick, so that nothing begins to move in between
         shown:  the positions, counted in position order from the ring's first, that the call sees, where the view is
                 `all`: every moving one, and of the others as many as wanted
+        until:  positions from this on never move: the stream ends before them
 
         Raises InputError for another stride, for one above 1 of a multistep solver, for a moving position that is not
         shown, and for both where an accelerator carries features from tick to tick (drop them: `carry=None`).
@@ -321,6 +329,8 @@ class Program:
         level = self.level(state.tick, index)
         target = self.level(state.tick + stride, index)
         moves = level != target
+        if until is not None:
+            moves &= index < until
         views = self.views if shown is None else self._shown(shown, index, moves)
         c = self._coefficients(stride, level, target, x)
         out, carry = self._look(state, index, level, inputs, views, whole=stride == 1 and shown is None)

@@ -45,16 +45,20 @@ class Layer(nn.Module):
     def __init__(self, config: VideoConfig, number: int) -> None:
         super().__init__()
         E, self.heads, self.number = config.width, config.heads, number
+        self.side = config.size // config.patch
         self.space_in, self.space_out = nn.Linear(E, 3 * E), nn.Linear(E, E)
         self.time_in, self.time_out = nn.Linear(E, 3 * E), nn.Linear(E, E)
+        self.near = nn.Conv2d(E, E, 3, padding=1, groups=E)
         self.up, self.down = nn.Linear(E, 4 * E), nn.Linear(4 * E, E)
         self.modulation = nn.Parameter(torch.zeros(9 * E))
 
     def space(self, h: Tensor, told: Told) -> Tensor:
         x, gate = self._modulated(h, told, 0)
-        q, k, v = rearrange(self.space_in(x), "b n t (three h d) -> three (b n) h t d", three=3, h=self.heads)
+        q, k, v = (
+            rearrange(part, "b n t (h d) -> (b n) h t d", h=self.heads) for part in self.space_in(x).chunk(3, -1)
+        )
         y = F.scaled_dot_product_attention(q, k, v)
-        return gate * self.space_out(rearrange(y, "(b n) h t d -> b n t (h d)", b=len(h)))
+        return gate * self.space_out(rearrange(y, "(b n) h t d -> b n t (h d)", b=h.shape[0]))
 
     def time(self, h: Tensor, told: Told) -> Tensor:
         x, gate = self._modulated(h, told, 1)
@@ -69,10 +73,13 @@ class Layer(nn.Module):
         q, k = rotated(q, told.cos[last:], told.sin[last:]), rotated(k, told.cos, told.sin)
         mask = None if told.mask is None else told.mask.repeat_interleave(h.shape[2], 0)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return gate * self.time_out(rearrange(y, "(b t) h n d -> b n t (h d)", b=len(h)))
+        return gate * self.time_out(rearrange(y, "(b t) h n d -> b n t (h d)", b=h.shape[0]))
 
     def feed_forward(self, h: Tensor, told: Told) -> Tensor:
         x, gate = self._modulated(h, told, 2)
+        side = self.side
+        places = rearrange(x, "b n (y x) e -> (b n) e y x", y=side)
+        x = x + rearrange(self.near(places), "(b n) e y x -> b n (y x) e", b=h.shape[0])
         return gate * self.down(F.gelu(self.up(x), approximate="tanh"))
 
     def _modulated(self, h: Tensor, told: Told, branch: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +94,6 @@ class FrameTransformer(nn.Module, FrameDenoiser):
     """Denoises frames [B, N, C, H, W], each at its own level and with its own action; N is free."""
 
     family: ClassVar[str] = "space-time-transformer"
-    _frequency: Tensor
 
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
@@ -104,9 +110,6 @@ class FrameTransformer(nn.Module, FrameDenoiser):
         self.apply(_initialise)
         for silent in (self.modulation, self.head_modulation, self.head):
             nn.init.zeros_(silent.weight)
-        half = E // 2
-        frequency = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
-        self.register_buffer("_frequency", frequency, persistent=False)
 
     def causal(self, block: int) -> "FrameTransformer":
         """Shares every weight with this network."""
@@ -155,7 +158,9 @@ class FrameTransformer(nn.Module, FrameDenoiser):
     def _condition(self, asked: Asked) -> Tensor:
         """[B, N, E]: what a frame is told of its level and its action."""
         label = asked.label * (LABELS if self.schedule.is_flow else 1.0)
-        angle = label[..., None] * self._frequency.float()
+        half = self.config.width // 2  # frequencies in fp32 whatever the weights are in: angles reach hundreds of turns
+        frequency = torch.exp(torch.arange(half, device=label.device) * (-math.log(10000) / (half - 1)))
+        angle = label[..., None] * frequency
         told = self.level(torch.cat([angle.sin(), angle.cos()], -1).to(self.places.dtype))
         if self.action is None:
             return told

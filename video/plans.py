@@ -27,6 +27,7 @@ class StreamPlan:
     causal  the network sees block by block
     memory  frames that are remembered as keys and values, sinks included; 0: none
     sinks   the first frames, which are never forgotten
+    grows   while the ring fills, frames that have not begun are not shown: cheaper calls, and an earlier first frame
     clip    frames of the clip that the stream begins with, denoised together first; 0: it begins with noise
     """
 
@@ -34,6 +35,7 @@ class StreamPlan:
     causal: bool = False
     memory: int = 0
     sinks: int = 0
+    grows: bool = False
     clip: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +78,8 @@ def stream_plan(
         raise InputError(f"unknown plan {name!r}; wanted one of {', '.join(STREAM_PLANS)}")
     if steps is not None and steps < 1:
         raise InputError(f"plan {name!r}: {steps} steps, wanted at least 1")
+    if frames < 2:
+        raise InputError(f"plan {name!r}: the network sees {frames} frames at once; a stream needs 2 or more")
     if name == "fifo":
         return _fifo(schedule, frames, steps, stagger, view)
     if view != "lookahead":
@@ -89,14 +93,15 @@ def stream_plan(
         if name == "full":
             return StreamPlan(plan=_plan(name, schedule, S, stagger=S, block=moving, behind=past))
         return StreamPlan(plan=_plan(name, schedule, S, stagger=S), causal=True, memory=frames - 1, sinks=SINKS)
-    s = stagger if stagger is not None else max(1, S // moving if name == "rolling" else S // 4)
+    least = -(-S // moving)  # that keeps all frames in flight in sight
+    s = stagger if stagger is not None else max(least, S // 4 if name == "ar" else 1)
     if s < 1:
         raise InputError(f"plan {name!r}: stagger {s}, wanted 1 or more")
     flying = -(-S // min(s, S))
     if flying > moving:
         raise InputError(
             f"plan {name!r}: {S} steps and stagger {s} put {flying} frames in flight, the network sees {moving} beside "
-            f"{past} clean ones; use stagger {-(-S // moving)} or more"
+            f"{past} clean ones; use stagger {least} or more"
         )
     ahead = moving - flying if name == "ar" else 0
     return StreamPlan(plan=_plan(name, schedule, S, stagger=s, behind=past, ahead=ahead))

@@ -16,12 +16,14 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import numpy as np
 
@@ -33,12 +35,10 @@ OUTBOX = 2  # messages that may wait for a viewer
 MOST_VIEWERS = 32
 LARGEST_MESSAGE = 512  # bytes that a viewer may send at once
 SEND_BUFFER = 1 << 18  # bytes in the kernel: what lies there is old before it is seen
-CLOSE_S, STOP_S, START_S = 1.0, 3.0, 10.0
+CLOSE_S, START_S = 0.5, 10.0
 JPEG = {"format": "JPEG", "quality": 90, "subsampling": 0}
 # The page needs nothing but itself and its own server.
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
-)
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
 log = logging.getLogger(__name__)
 # Browsers open connections that they never use; what becomes of a handshake is no news.
@@ -72,8 +72,7 @@ class Player:
         if not isinstance(host, str) or not host:
             raise InputError(f"got host {host!r}, wanted a name or an address such as 127.0.0.1: choose another")
         self.host, self.port, self.on_keys = host, port, on_keys
-        self.url = ""
-        self.dropped = 0  # frames that viewers missed, all together
+        self.url, self.dropped = "", 0  # dropped: the frames that viewers missed, all together
         self._websockets, self._image = _package("websockets.asyncio.server"), _package("PIL.Image")
         self._page = Path(__file__).with_name("player.html").read_bytes()
         self._viewers: set[_Viewer] = set()
@@ -137,11 +136,9 @@ class Player:
             self._call(self._distribute)
 
     def _call(self, work: Callable[[], None]) -> None:
-        try:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(work)
-        except RuntimeError:
-            pass  # the loop has ended: nobody watches any more
+        with suppress(RuntimeError):  # the loop has ended: nobody watches any more
+            if (loop := self._loop) is not None:
+                loop.call_soon_threadsafe(work)
 
     # What follows runs in the server's thread.
 
@@ -156,18 +153,24 @@ class Player:
 
     async def _serve(self, started: Event) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), (ended := asyncio.Event())
-        options = {"compression": None, "max_size": LARGEST_MESSAGE, "max_queue": 4, "logger": _quiet}
+        options: dict[str, Any] = {"compression": None, "max_size": LARGEST_MESSAGE, "max_queue": 4, "logger": _quiet}
         times = {"open_timeout": 5, "ping_interval": 5, "ping_timeout": 10, "close_timeout": CLOSE_S}
-        serve = self._websockets.serve
-        server = await serve(self._watch, self.host, self.port, process_request=self._answer, **options, **times)
+        connections = WeakSet()
+
+        def connected(*inputs: Any, **named: Any) -> Any:
+            connections.add(connection := self._websockets.ServerConnection(*inputs, **named))
+            return connection
+
+        options.update(times, create_connection=connected, process_request=self._answer)
+        server = await self._websockets.serve(self._watch, self.host, self.port, **options)
         self.url = _url(*server.sockets[0].getsockname()[:2])
         started.set()
         await ended.wait()
         server.close()
-        try:
-            await asyncio.wait_for(server.wait_closed(), STOP_S)
-        except TimeoutError:
-            log.debug("connections that did not close in time are cut off")
+        for connection in connections:
+            if connection.state.name == "CONNECTING":  # it never said a word, and would be waited for
+                connection.transport.abort()
+        await server.wait_closed()
 
     def _answer(self, connection: Any, request: Any) -> Any:
         """The page at /, the stream at /stream, for this page alone; 404 elsewhere."""
@@ -207,7 +210,7 @@ class Player:
 
     async def _listen(self, viewer: _Viewer) -> None:
         closed = importlib.import_module("websockets.exceptions").ConnectionClosed
-        try:
+        with suppress(closed):
             async for message in viewer.connection:
                 keys = _keys(message)
                 if keys is None:
@@ -215,8 +218,6 @@ class Player:
                     return
                 viewer.keys = keys
                 self._hold()
-        except closed:
-            return
 
     def _hold(self) -> None:
         held = frozenset().union(*(viewer.keys for viewer in self._viewers))

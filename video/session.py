@@ -111,7 +111,7 @@ def draw(
     while record.frames < frames:
         before_s = clock.now()
         block = stream.advance(steer(stream.frames))
-        _entered(record, Effort.FULL, clock.now() - before_s, block.shape[1])
+        _entered(record, Effort.FULL, clock.now() - before_s, min(block.shape[1], frames - record.frames))
         pictures = values.to_frames(block[0])
         for picture in pictures[: frames - record.frames]:
             for sink in sinks:
@@ -191,9 +191,9 @@ class Session:
             self._stopped.set()
             self._queue.close()
             drawer.join()
+            self.record.dropped, self.record.flushed = self._queue.dropped, self._queue.flushed
         if self._failure is not None:
             raise self._failure
-        self.record.dropped, self.record.flushed = self._queue.dropped, self._queue.flushed
         return self.record
 
     # -- the thread that draws: compiled programs belong to it ------------------------------------------------------

@@ -19,7 +19,8 @@ the prompt, C channels, H and W the height and width of a latent frame.
 """
 
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,78 +35,58 @@ from .contract import FrameDenoiser, Memory, Sight
 from .network import LABELS, seen
 
 BRANCHES = ("self_attention", "cross_attention", "feed_forward")
-RENAMED = {  # our part of a name: theirs
-    "embed": "patch_embedding",
-    "level.0": "condition_embedder.time_embedder.linear_1",
-    "level.2": "condition_embedder.time_embedder.linear_2",
-    "modulation": "condition_embedder.time_proj",
-    "text.0": "condition_embedder.text_embedder.linear_1",
-    "text.2": "condition_embedder.text_embedder.linear_2",
-    "head": "proj_out",
-}
-RENAMED_OF_LAYER = {
-    "self_out": "attn1.to_out.0",
-    "cross_query": "attn2.to_q",
-    "cross_out": "attn2.to_out.0",
-    "cross_query_norm": "attn2.norm_q",
-    "cross_key_norm": "attn2.norm_k",
-    "cross_norm": "norm2",
-    "up": "ffn.net.0.proj",
-    "down": "ffn.net.2",
-}
+# Our part of a name, and theirs: of the network, and of a layer.
+RENAMED = (
+    *(("embed", "patch_embedding"), ("modulation", "condition_embedder.time_proj"), ("head", "proj_out")),
+    *((f"level.{2 * i}", f"condition_embedder.time_embedder.linear_{1 + i}") for i in range(2)),
+    *((f"text.{2 * i}", f"condition_embedder.text_embedder.linear_{1 + i}") for i in range(2)),
+)
+RENAMED_OF_LAYER = (
+    *(("self_out", "attn1.to_out.0"), ("cross_query", "attn2.to_q"), ("cross_out", "attn2.to_out.0")),
+    *(("cross_query_norm", "attn2.norm_q"), ("cross_key_norm", "attn2.norm_k"), ("cross_norm", "norm2")),
+    *(("up", "ffn.net.0.proj"), ("down", "ffn.net.2")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkyReelsConfig:
-    """size: H, W; patch: a token's height and width; frequencies: numbers that tell a timestep; cross_norm: whether
-    the norm before cross-attention has a scale and shift of its own (else there is none); eps: of all norms."""
+    """size: H, W; the rest as diffusers has it. patch_size: frames, rows and columns of a token; freq_dim: numbers that
+    tell a timestep; cross_attn_norm: whether there is a norm before cross-attention; eps: of all norms."""
 
     size: tuple[int, int]
-    patch: tuple[int, int]
-    channels: int
-    out_channels: int
-    heads: int
-    head_width: int
-    text_width: int
-    frequencies: int
-    inner: int
-    layers: int
-    cross_norm: bool
+    patch_size: tuple[int, int, int]
+    in_channels: int
+    out_channels: int | None
+    num_attention_heads: int
+    attention_head_dim: int
+    text_dim: int
+    freq_dim: int
+    ffn_dim: int
+    num_layers: int
+    cross_attn_norm: bool
     eps: float
 
     @property
     def width(self) -> int:
-        return self.heads * self.head_width
+        return self.num_attention_heads * self.attention_head_dim
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the tokens of a frame."""
-        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
+        return self.size[0] // self.patch_size[1], self.size[1] // self.patch_size[2]
 
     @staticmethod
     def of(theirs: Any, size: tuple[int, int]) -> "SkyReelsConfig":
         """From the configuration of diffusers. Raises InputError for what this network cannot be."""
-        frames, *patch = theirs.patch_size
+        frames, p, q = theirs.patch_size
         if frames != 1:
             raise InputError(f"patches of {frames} frames mix levels, wanted patches of 1 frame")
         if theirs.image_dim is not None or theirs.added_kv_proj_dim is not None:
             raise InputError("this transformer attends to an image as well, wanted a text-to-video one")
-        if size[0] % patch[0] or size[1] % patch[1]:
-            raise InputError(f"latents of {size[0]} x {size[1]} do not divide into patches of {patch[0]} x {patch[1]}")
-        return SkyReelsConfig(
-            size=(size[0], size[1]),
-            patch=(patch[0], patch[1]),
-            channels=theirs.in_channels,
-            out_channels=theirs.out_channels or theirs.in_channels,
-            heads=theirs.num_attention_heads,
-            head_width=theirs.attention_head_dim,
-            text_width=theirs.text_dim,
-            frequencies=theirs.freq_dim,
-            inner=theirs.ffn_dim,
-            layers=theirs.num_layers,
-            cross_norm=theirs.cross_attn_norm,
-            eps=theirs.eps,
-        )
+        if size[0] % p or size[1] % q:
+            raise InputError(f"latents of {size[0]} x {size[1]} do not divide into patches of {p} x {q}")
+        names = [item.name for item in fields(SkyReelsConfig) if item.name != "size"]
+        return SkyReelsConfig(size=size, **{name: getattr(theirs, name) for name in names})
 
 
 class Told(NamedTuple):
@@ -123,27 +104,16 @@ class Told(NamedTuple):
     kept: list[Tensor] | None = None
 
 
-class Norm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the width."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
 class Layer(nn.Module):
     def __init__(self, config: SkyReelsConfig, number: int) -> None:
         super().__init__()
-        E, self.heads, self.eps, self.number = config.width, config.heads, config.eps, number
+        E, self.heads, self.eps, self.number = config.width, config.num_attention_heads, config.eps, number
         self.self_in, self.self_out = nn.Linear(E, 3 * E), nn.Linear(E, E)
-        self.self_query_norm, self.self_key_norm = Norm(E, self.eps), Norm(E, self.eps)
-        self.cross_norm = nn.LayerNorm(E, self.eps) if config.cross_norm else nn.Identity()
+        self.self_query_norm, self.self_key_norm = nn.RMSNorm(E, self.eps), nn.RMSNorm(E, self.eps)
+        self.cross_norm = nn.LayerNorm(E, self.eps) if config.cross_attn_norm else nn.Identity()
         self.cross_query, self.cross_text, self.cross_out = nn.Linear(E, E), nn.Linear(E, 2 * E), nn.Linear(E, E)
-        self.cross_query_norm, self.cross_key_norm = Norm(E, self.eps), Norm(E, self.eps)
-        self.up, self.down = nn.Linear(E, config.inner), nn.Linear(config.inner, E)
+        self.cross_query_norm, self.cross_key_norm = nn.RMSNorm(E, self.eps), nn.RMSNorm(E, self.eps)
+        self.up, self.down = nn.Linear(E, config.ffn_dim), nn.Linear(config.ffn_dim, E)
         self.modulation = nn.Parameter(torch.zeros(6 * E))
 
     def self_attention(self, h: Tensor, told: Told) -> Tensor:
@@ -198,14 +168,17 @@ class SkyReelsDenoiser(nn.Module, FrameDenoiser):
         super().__init__()
         c = self.config = config
         self.frames, self.whole_timesteps, self.schedule = frames, whole_timesteps, schedule("flow")
-        E, numbers = c.width, c.patch[0] * c.patch[1]
-        self.embed, self.head = nn.Linear(numbers * c.channels, E), nn.Linear(E, numbers * c.out_channels)
-        self.level = nn.Sequential(nn.Linear(c.frequencies, E), nn.SiLU(), nn.Linear(E, E))
-        self.text = nn.Sequential(nn.Linear(c.text_width, E), nn.GELU(approximate="tanh"), nn.Linear(E, E))
+        E, numbers = c.width, math.prod(c.patch_size)
+        self.embed, self.head = (
+            nn.Linear(numbers * c.in_channels, E),
+            nn.Linear(E, numbers * (c.out_channels or c.in_channels)),
+        )
+        self.level = nn.Sequential(nn.Linear(c.freq_dim, E), nn.SiLU(), nn.Linear(E, E))
+        self.text = nn.Sequential(nn.Linear(c.text_dim, E), nn.GELU(approximate="tanh"), nn.Linear(E, E))
         self.modulation = nn.Linear(E, 6 * E)
         self.head_modulation = nn.Parameter(torch.zeros(2 * E))
-        self.layers = nn.ModuleList(Layer(c, i) for i in range(c.layers))
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.layers = nn.ModuleList(Layer(c, i) for i in range(c.num_layers))
+        self._tables: dict[torch.device, Tensor] = {}
 
     @classmethod
     def from_diffusers(
@@ -232,14 +205,11 @@ class SkyReelsDenoiser(nn.Module, FrameDenoiser):
         return torch.stack([layer.read(text) for layer in self.layers], 1)  # type: ignore[operator]
 
     def blocks(self) -> list[Block]:
-        return [
-            Block(f"{i}.{kind}", kind, i, getattr(layer, kind))
-            for i, layer in enumerate(self.layers)
-            for kind in BRANCHES
-        ]
+        told_apart = ((i, layer, kind) for i, layer in enumerate(self.layers) for kind in BRANCHES)
+        return [Block(f"{i}.{kind}", kind, i, getattr(layer, kind)) for i, layer, kind in told_apart]
 
     def enter(self, x: Tensor, asked: Asked) -> Tensor:
-        p, q = self.config.patch
+        _, p, q = self.config.patch_size
         patches = rearrange(x, "b n c (y p) (x q) -> b n (y x) (c p q)", p=p, q=q)
         return self.embed(patches.to(self.head.weight.dtype))
 
@@ -256,7 +226,7 @@ class SkyReelsDenoiser(nn.Module, FrameDenoiser):
         c, level = self.config, self._level(asked.label)[:, :, None].float()
         shift, scale = (self.head_modulation.float() + torch.cat([level, level], -1)).chunk(2, -1)
         patches = self.head(_normed(h, shift, scale, c.eps))
-        p, q = c.patch
+        _, p, q = c.patch_size
         return rearrange(patches, "b n (y x) (p q c) -> b n c (y p) (x q)", y=c.grid[0], p=p, q=q)
 
     def remember(self, x: Tensor, label: Tensor, context: object, rows: Rows) -> Tensor:
@@ -269,7 +239,7 @@ class SkyReelsDenoiser(nn.Module, FrameDenoiser):
 
     def _level(self, label: Tensor) -> Tensor:
         """[B, N] -> [B, N, E]: what a frame is told of its timestep. Angles reach 1000, so they are fp64."""
-        time, half = label * LABELS, self.config.frequencies // 2
+        time, half = label * LABELS, self.config.freq_dim // 2
         if self.whole_timesteps:
             time = time.floor().clamp(max=LABELS - 1)
         speed = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=label.device) / half)
@@ -278,21 +248,19 @@ class SkyReelsDenoiser(nn.Module, FrameDenoiser):
 
     def _rotary(self, frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """[frames T, 1, d] each, cut from one table a device, which grows where it is too short."""
-        T = self.config.grid[0] * self.config.grid[1]
-        if like.device not in self._tables or len(self._tables[like.device][0]) < frames * T:
-            with torch.inference_mode(False):  # so that training can use them as well
-                made = rotary_table(frames, self.config)
-                self._tables[like.device] = (made[0].to(like.device), made[1].to(like.device))
-        cos, sin = self._tables[like.device]
-        return cos[: frames * T], sin[: frames * T]
+        T = math.prod(self.config.grid)
+        if like.device not in self._tables or self._tables[like.device].shape[1] < frames * T:
+            with torch.inference_mode(False):  # so that training can use it as well
+                self._tables[like.device] = rotary_table(frames, self.config).to(like.device)
+        cos, sin = self._tables[like.device][:, : frames * T].unbind()
+        return cos, sin
 
     def _mask(self, asked: Asked, sight: Sight | None) -> Tensor | None:
         """See `Told.mask`; the same for all tokens of a frame."""
         frames = seen(asked, sight, self.causal_block)
         if frames is None:
             return None
-        T = self.config.grid[0] * self.config.grid[1]
-        B, _, N, M = frames.shape
+        T, (B, _, N, M) = math.prod(self.config.grid), frames.shape
         mask = torch.zeros(frames.shape, dtype=self.head.weight.dtype, device=frames.device)
         mask = mask.masked_fill(~frames, float("-inf"))[:, :, :, None, :, None]
         return mask.expand(B, 1, N, T, M, T).reshape(B, 1, N * T, M * T)
@@ -303,17 +271,16 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def rotary_table(frames: int, config: SkyReelsConfig) -> tuple[Tensor, Tensor]:
-    """cos and signed sin [frames T, 1, d] fp32: pair i of an axis of width w turns by place / 10000^(2 i / w). Row and
-    column have 2 (d // 6) numbers of a head each, time the rest."""
-    side = 2 * (config.head_width // 6)
-    places = np.indices((frames, *config.grid)).reshape(3, -1)
-    angles = []
-    for place, width in zip(places, (config.head_width - 2 * side, side, side), strict=True):
-        angles.append(place[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width))
-    angle = np.concatenate(angles, 1)
-    cos, sin = np.concatenate([np.cos(angle)] * 2, 1), np.concatenate([-np.sin(angle), np.sin(angle)], 1)
-    return torch.from_numpy(cos).float()[:, None], torch.from_numpy(sin).float()[:, None]
+def rotary_table(frames: int, config: SkyReelsConfig) -> Tensor:
+    """cos and signed sin [2, frames T, 1, d] fp32: pair i of an axis of width w turns by place / 10000^(2 i / w). Row
+    and column have 2 (d // 6) numbers of a head each, time the rest."""
+    d = config.attention_head_dim
+    widths = (d - 4 * (d // 6), 2 * (d // 6), 2 * (d // 6))
+    places = np.indices((frames, *config.grid)).reshape(3, -1, 1)
+    speeds = (10000.0 ** (-np.arange(0, width, 2) / width) for width in widths)
+    angle = np.concatenate([place * speed for place, speed in zip(places, speeds, strict=True)], 1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return torch.from_numpy(np.stack([np.c_[cos, cos], np.c_[-sin, sin]])).float()[:, :, None]
 
 
 def _normed(h: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -328,23 +295,25 @@ def _our_state(theirs: dict[str, Tensor], config: SkyReelsConfig, fps: int) -> d
     ours = _renamed(theirs, "", "", RENAMED)
     ours["embed.weight"] = ours["embed.weight"].flatten(1)
     ours["head_modulation"] = theirs.pop("scale_shift_table").flatten()
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         old, new = f"blocks.{i}.", f"layers.{i}."
         ours |= _renamed(theirs, old, new, RENAMED_OF_LAYER)
         ours[f"{new}modulation"] = theirs.pop(f"{old}scale_shift_table").flatten()
         for name, norm in (("self_query_norm", "norm_q"), ("self_key_norm", "norm_k")):
-            ours[f"{new}{name}.weight"] = _halved(theirs.pop(f"{old}attn1.{norm}.weight"), config.heads)
+            ours[f"{new}{name}.weight"] = _halved(theirs.pop(f"{old}attn1.{norm}.weight"), config.num_attention_heads)
         for kind in ("weight", "bias"):
             q, k, v = (theirs.pop(f"{old}attn1.to_{part}.{kind}") for part in "qkv")
-            ours[f"{new}self_in.{kind}"] = torch.cat([_halved(q, config.heads), _halved(k, config.heads), v])
+            ours[f"{new}self_in.{kind}"] = torch.cat(
+                [_halved(q, config.num_attention_heads), _halved(k, config.num_attention_heads), v]
+            )
             text = [theirs.pop(f"{old}attn2.to_{part}.{kind}") for part in "kv"]
             ours[f"{new}cross_text.{kind}"] = torch.cat(text)
     return ours | theirs
 
 
-def _renamed(theirs: dict[str, Tensor], old: str, new: str, names: dict[str, str]) -> dict[str, Tensor]:
+def _renamed(theirs: dict[str, Tensor], old: str, new: str, names: tuple) -> dict[str, Tensor]:
     """The weights and biases that are there, taken out of `theirs`."""
-    pairs = ((f"{new}{a}.{kind}", f"{old}{b}.{kind}") for a, b in names.items() for kind in ("weight", "bias"))
+    pairs = ((f"{new}{a}.{kind}", f"{old}{b}.{kind}") for a, b in names for kind in ("weight", "bias"))
     return {ours: theirs.pop(name) for ours, name in pairs if name in theirs}
 
 

@@ -79,13 +79,17 @@ class Stream:
         self._length, self._context, self._build = length, context, build
         self._seed = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
         self._birth = torch.zeros_like(self._seed)
-        B, k = len(self._seed), 0 if prompt is None else prompt.shape[1]
+        B, k = len(self._seed), 0 if prompt is None or prompt.dim() < 2 else prompt.shape[1]
         self._prompt = prompt if prompt is None else prompt.to(self.device, torch.float32)
         self._first, self._out, self._warm_up = -k, 0, 0
         self._memory: Memory | None = None
         self._actions = torch.zeros(B, self.program.rows, action_dim)
         self._shape, self._action_dim = shape, action_dim
         self._prompt_actions = torch.zeros(B, k, action_dim) if prompt_actions is None else prompt_actions.cpu()
+        if prompt is not None and prompt.shape != (B, k, *shape):
+            raise InputError(f"the prompt is {tuple(prompt.shape)}, wanted {(B, 'frames', *shape)}")
+        if k and not (plan.plan.behind or plan.memory or plan.clip):
+            raise InputError(f"plan {plan.name!r} keeps no past frames in sight, and a prompt of {k} was given")
         if self._prompt_actions.shape != (B, k, action_dim):
             got = tuple(self._prompt_actions.shape)
             raise InputError(f"actions of the prompt are {got}, wanted {(B, k, action_dim)}")
@@ -215,11 +219,12 @@ class Stream:
         return label, self._context, Rows(index, actions, self._sight())
 
     def _remember_prompt(self) -> None:
-        """Frame by frame, as if each had been drawn."""
+        """Block by block, as if each had been drawn; what does not fill a block is at the far end."""
         if self._prompt is None:
             return
-        for i in range(0, self._prompt.shape[1] - self._prompt.shape[1] % self.block, self.block):
-            part, index = slice(i, i + self.block), torch.arange(i, i + self.block) - self._prompt.shape[1]
+        k = self._prompt.shape[1]
+        for i in range(k % self.block, k, self.block):
+            part, index = slice(i, i + self.block), torch.arange(i, i + self.block) - k
             self._keep(self._prompt[:, part], index.expand(len(self._seed), -1), self._prompt_actions[:, part])
 
     # -- a block ----------------------------------------------------------------------------------------------------
@@ -247,16 +252,30 @@ class Stream:
                 return self._taken(out)
 
     def _tick(self, stride: int, effort: Effort) -> Any:
-        shown = None
-        if effort is Effort.SHORT:
-            shown = slice(self.program.behind, self.program.rows - self.program.ahead)
+        shown, until = self._shown(effort), None if self._length is None else self._warm_up + self._length
         inputs = Inputs(self._context, conditioning=self._conditioning(), state=self._sight())
         with torch.inference_mode():
-            self._state, out = self.program.tick(self._state, inputs, stride, shown)
+            self._state, out = self.program.tick(self._state, inputs, stride, shown, until)
         self.calls += self.program.calls_per_tick
         seen = sum(call.stop - call.start for call in self.program.views)
-        self.frames_seen += self.program.moving if shown else seen
+        self.frames_seen += seen if shown is None else shown.stop - shown.start
         return out
+
+    def _shown(self, effort: Effort) -> slice | None:
+        """Which positions of the ring a call sees; None: all."""
+        program, tick = self.program, self._state.tick[:1]
+        first, stop = 0, program.rows
+        if effort is Effort.SHORT:
+            first, stop = program.behind, program.rows - program.ahead
+        if self.plan.plan.view != "all":
+            return None
+        lowest = int(program.index(tick).min())
+        if self._length is not None:
+            stop = min(stop, self._warm_up + self._length - lowest)
+        if self.plan.grows and int(tick) < program.staircase.steps:
+            begun = (int(tick) // program.staircase.lag + 1) * self.block
+            stop = min(stop, begun - lowest)
+        return None if (first, stop) == (0, program.rows) else slice(first, stop)
 
     def _taken(self, out: Any) -> Tensor:
         """The clean frames of a tick in order; remembered where the plan does."""

@@ -3,10 +3,12 @@
 
 eager      plain torch; anywhere
 compile    torch.compile of one step; on CUDA the whole chunk is then one graph
-cudagraph  eager kernels, the whole chunk as one CUDA graph; of picard an iteration
+cudagraph  eager kernels, the whole chunk as one CUDA graph; of picard an iteration; of a staggered program each
+           call of a tick
 openvino   one step as an OpenVINO model; a chunk of cached blocks or of few steps as one; of a staggered program the
            call of a tick, of a window of picard the call of an iteration; CPU
-best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan
+best       cudagraph on CUDA, openvino on a CPU that has it; eager where neither can run the plan, and for staggered
+           programs on CUDA
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ from ..contracts import Use
 from ..exact_network import ExactDecoder
 from .compiled import Compiled
 from .cuda_graph import CudaGraph
+from .cuda_graph_call import CudaGraphCall
 from .openvino import OpenVino
 from .openvino_call import OpenVinoCall
 from .openvino_chunk import OpenVinoChunk
@@ -42,7 +45,7 @@ def backend_for(program: Program, use: Use) -> Program:
     if name == "eager" and plan.precision != "tf32":
         return program
     refuse = f"plan {plan.name!r}: backend {name}"
-    if not program.moves_together and not (name == "openvino" and _sees_all(program)):
+    if not program.moves_together and name != "cudagraph" and not (name == "openvino" and _sees_all(program)):
         raise InputError(f"{refuse} runs chunks whose positions move together, and this plan is staggered; use eager")
     if name == "cudagraph" and not cuda:
         raise InputError(f"{refuse} needs a CUDA device, and this runs on {use.device}; use best, which finds one")
@@ -51,7 +54,7 @@ def backend_for(program: Program, use: Use) -> Program:
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
         raise InputError(f'{refuse} needs the package openvino: pip install "ontick[openvino]", or use best')
     if not program.moves_together:
-        return _with_call(program, refuse)
+        return _with_call(program, name, refuse)
     if isinstance(program.executor, Picard):
         return _of_windows(program, name, refuse)
     if name in ("openvino", "compile") and not (program.rewritten is None or _line_of(program)):
@@ -88,12 +91,14 @@ def _sees_all(program: Program) -> bool:
     return program.plan.view == "all"
 
 
-def _with_call(program: Program, refuse: str) -> Program:
-    """A staggered program whose ticks ask an OpenVINO model. Raises InputError that starts with `refuse`."""
+def _with_call(program: Program, name: str, refuse: str) -> Program:
+    """A staggered program whose ticks ask a model or a graph. Raises InputError that starts with `refuse`."""
     if program.ticked is not None:
         reason = "an accelerator decides already what is asked at each tick"
         raise InputError(f"{refuse} runs the whole network as one graph, and {reason}; use eager, or leave it out")
-    call = OpenVinoCall(program, falls_back=program.plan.backend == "best")
+    call = CudaGraphCall(program)
+    if name == "openvino":
+        call = OpenVinoCall(program, falls_back=program.plan.backend == "best")
     return dataclasses.replace(program, ticked=call, executor=call)
 
 

@@ -289,7 +289,7 @@ def test_a_safetensors_file_of_something_else_is_refused(saved, toy_data, tiny_c
 
 
 def test_a_save_that_dies_leaves_the_state_before_it(saved, toy_data, tiny_config, monkeypatch):
-    from ontick.policy import training as module
+    from ontick import learning as module
 
     wanted = train(*toy_data, tiny_config(), RUN)
     before = saved.read_bytes()

@@ -9,6 +9,7 @@ import torch
 
 from ontick import accel
 from ontick._torchvision import ensure_torchvision
+from ontick.benchmarks.video_peer import peer_pipeline
 from ontick.diffusion import GridSpec, Inputs, Plan, Rows, Staircase, build
 from ontick.errors import InputError
 from ontick.video.contract import Memory, Sight
@@ -66,38 +67,14 @@ def forward(model, x, timesteps, text, **told):
     return out.transpose(1, 2)
 
 
-class Euler(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Diffusers' scheduler on the levels of a grid of ours. The pipeline makes timesteps whole numbers and hands these
-    on, which the scheduler would refuse; and it tells frames that do not move yet 999, so the first is told that."""
-
-    grid = None
-
-    def set_timesteps(self, steps, device=None):
-        sigmas = self.grid.sigma[:0:-1]
-        assert len(sigmas) == steps
-        told = np.minimum(np.floor(sigmas.astype(np.float32) * np.float32(LABELS)), LABELS - 1)
-        super().set_timesteps(sigmas=list(sigmas), timesteps=list(told), device=device)
-        self.set_begin_index(0)
-
-    def step(self, out, timestep, x, **settings):
-        return super().step(out, timestep.float(), x, **settings)
-
-
-def pipeline(model, grid):
-    scheduler = Euler()
-    scheduler.grid = grid
-    made = Pipeline(None, None, model, None, scheduler)
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 def generator():
     return torch.Generator().manual_seed(8)
 
 
 def pipeline_latents(model, program, positions, text):
     """[1, N, C, H, W]; the noise of a frame is that of `generator`."""
-    made = pipeline(model, program.grid)(
+    made = peer_pipeline(model, program.grid)(
+        prompt=None,
         prompt_embeds=text,
         height=SIZE[0] * 8,
         width=SIZE[1] * 8,
@@ -254,7 +231,7 @@ def remembering_latents(network, plan, positions, text, window=None):
     memory, out = None, []
     if window:
         width = network.config.width
-        held = torch.zeros(1, window, network.config.layers, 2, 6, width)
+        held = torch.zeros(1, window, network.config.num_layers, 2, 6, width)
         memory = Memory(held, torch.zeros(1, window, dtype=torch.bool))
     for start in range(0, positions, block):
         state = state._replace(x=noise[:, start : start + block])
