@@ -1,10 +1,10 @@
-"""Arm and ball: a two-link arm sweeps a round table and knocks a ball about, seen from above.
+"""Arm and ball: a Cartesian arm slides over a table and knocks a ball about, seen from above.
 
-Made for video that answers to actions. The two joints are driven by velocity, so that a keyboard can steer them; the
-arm turns about its base in the middle of the table and reaches the ball wherever it comes to rest. A round wall
-bounces the ball back softly. The tiles outside the wall never move.
+Made for video that answers to actions. The arm slides along its rail at the lower border and reaches over the table by
+its second joint; both are driven by velocity, so that a keyboard can steer them. It cannot reach so far that the ball
+has no room left beside it. Walls bounce the ball back softly. The tiles outside the walls never move.
 
-Lengths are in units of the table's radius, x to the right and y up in the image.
+Lengths are in units of half the table's side, x to the right and y up in the image.
 """
 
 import hashlib
@@ -19,11 +19,10 @@ from .rendering import Camera, import_mujoco
 mujoco: Any = import_mujoco()
 
 FPS, SUBSTEPS = 10, 20
-FULL_SPEED_RAD_S = (2.2, 2.4)  # shoulder, elbow, at an action of 1
-UPPER, FOREARM = 0.46, 0.40  # lengths of the links
-ARM_RADIUS, BALL_RADIUS = 0.12, 0.22
-ELBOW_LIMIT_RAD = 2.3
-WALL_SIDES, WALL_HALF_THICKNESS = 24, 0.04
+FULL_SPEED = 1.0  # of either joint, at an action of 1 [1/s]
+RANGE = ((-0.6, 0.6), (-0.75, 0.5))  # of the slide along the rail and of the reach
+BAR_RADIUS, HAND_RADIUS, BALL_RADIUS = 0.10, 0.16, 0.15
+WALL_HALF_THICKNESS = 0.04
 BALL_SPEED = 1.0  # at most, at the start of an episode [1/s]
 CAMERA_HEIGHT, SEEN = 6.0, 1.12  # half the side of the square that the camera sees
 TILES = ("0.36 0.52 0.70", "0.62 0.50 0.66", "0.42 0.62 0.52", "0.70 0.62 0.44")
@@ -35,8 +34,8 @@ FOLLOW = 0.4  # how far a smooth stretch goes towards its target in a frame
 class ArmAndBall:
     """The scene at 10 frames a second. Frames are uint8 [size, size, 3], actions float32 [2] in [-1, 1].
 
-    Action: velocity of shoulder and elbow; 1 turns the joint counter-clockwise by 0.22 and 0.24 rad a frame. The
-    frame that `step` returns is the one after the action. Raises InputError for a size below 8.
+    Action: velocity of the slide (1: to the right) and of the reach (1: up), 0.1 a frame at 1. The frame that `step`
+    returns is the one after the action. Raises InputError for a size below 8.
     """
 
     def __init__(self, size: int = 64):
@@ -52,9 +51,8 @@ class ArmAndBall:
         rng = np.random.default_rng(seed)
         while True:
             mujoco.mj_resetData(self._model, self._data)
-            shoulder, elbow = rng.uniform(-np.pi, np.pi), rng.uniform(-2.0, 2.0)
-            radius, angle = np.sqrt(rng.uniform(0.05, 0.6)), rng.uniform(-np.pi, np.pi)
-            self._data.qpos[:] = shoulder, elbow, radius * np.cos(angle), radius * np.sin(angle)
+            joints = [rng.uniform(*limits) for limits in RANGE]
+            self._data.qpos[:] = *joints, *rng.uniform(-0.8, 0.8, 2)
             self._data.qvel[2:] = rng.uniform(-BALL_SPEED, BALL_SPEED, 2)
             mujoco.mj_forward(self._model, self._data)
             if self._data.ncon == 0:
@@ -65,14 +63,14 @@ class ArmAndBall:
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise InputError(f"got action {action.tolist()}, wanted 2 finite numbers from -1 to 1")
-        self._data.ctrl[:] = np.clip(action, -1.0, 1.0) * FULL_SPEED_RAD_S
+        self._data.ctrl[:] = np.clip(action, -1.0, 1.0) * FULL_SPEED
         mujoco.mj_step(self._model, self._data, SUBSTEPS)
         mujoco.mj_forward(self._model, self._data)  # places of the bodies are those of a substep ago
         return self._frame()
 
     @property
-    def joints_rad(self) -> NDArray[np.float64]:
-        """Angles of shoulder and elbow. [2] rad"""
+    def joints(self) -> NDArray[np.float64]:
+        """Where the slide and the reach are. [2]"""
         return self._data.qpos[:2].copy()
 
     @property
@@ -119,7 +117,7 @@ def model_digest() -> str:
 def _scene() -> str:
     """The MuJoCo model. Arm, ball and wall are at one height, so that all contacts lie in the plane."""
     fovy_deg = 2 * np.degrees(np.arctan2(SEEN, CAMERA_HEIGHT))
-    link = f'type="capsule" size="{ARM_RADIUS}" density="20"'
+    arm = 'density="20" contype="1" conaffinity="2"'
     return f"""
     <mujoco model="arm_and_ball">
       <option timestep="{1 / FPS / SUBSTEPS}" gravity="0 0 0" integrator="implicitfast"/>
@@ -130,35 +128,35 @@ def _scene() -> str:
       <worldbody>
         <camera name="above" pos="0 0 {CAMERA_HEIGHT}" xyaxes="1 0 0 0 1 0" fovy="{fovy_deg}"/>
         <geom class="drawn" type="box" size="2 2 0.01" pos="0 0 -0.2" rgba="0.30 0.31 0.35 1"/>
-        <geom class="drawn" type="cylinder" size="1 0.01" pos="0 0 -0.17" rgba="0.09 0.10 0.13 1"/>
+        <geom class="drawn" type="box" size="1 1 0.01" pos="0 0 -0.17" rgba="0.09 0.10 0.13 1"/>
         {_tiles()}
         {_wall()}
-        <geom class="drawn" type="cylinder" size="{ARM_RADIUS * 1.2} 0.02" pos="0 0 -0.14" rgba="0.55 0.56 0.6 1"/>
-        <body name="upper">
-          <joint name="shoulder" type="hinge" axis="0 0 1"/>
-          <geom {link} fromto="0 0 0 {UPPER} 0 0" rgba="1.00 0.86 0.20 1"/>
-          <body name="forearm" pos="{UPPER} 0 0">
-            <joint name="elbow" type="hinge" axis="0 0 1" limited="true"
-              range="{np.degrees(-ELBOW_LIMIT_RAD)} {np.degrees(ELBOW_LIMIT_RAD)}"/>
-            <geom {link} fromto="0 0 0 {FOREARM} 0 0" rgba="0.25 0.90 1.00 1"/>
-          </body>
+        <body name="arm">
+          <joint name="slide" type="slide" axis="1 0 0" limited="true" range="{_span(0)}"/>
+          <joint name="reach" type="slide" axis="0 1 0" limited="true" range="{_span(1)}"/>
+          <geom {arm} type="capsule" size="{BAR_RADIUS}" fromto="0 0 0 0 -2 0" rgba="1.00 0.86 0.20 1"/>
+          <geom {arm} type="sphere" size="{HAND_RADIUS}" rgba="0.25 0.90 1.00 1"/>
         </body>
         <body name="ball">
           <joint name="x" type="slide" axis="1 0 0" damping="0.01"/>
           <joint name="y" type="slide" axis="0 1 0" damping="0.01"/>
-          <geom type="sphere" size="{BALL_RADIUS}" mass="0.05" rgba="1.00 0.25 0.28 1"/>
+          <geom type="sphere" size="{BALL_RADIUS}" mass="0.05" contype="2" conaffinity="5" rgba="1.00 0.25 0.28 1"/>
         </body>
       </worldbody>
       <actuator>
-        <velocity joint="shoulder" kv="4" forcerange="-12 12"/>
-        <velocity joint="elbow" kv="2" forcerange="-6 6"/>
+        <velocity joint="slide" kv="40" forcerange="-80 80"/>
+        <velocity joint="reach" kv="40" forcerange="-80 80"/>
       </actuator>
     </mujoco>"""
 
 
+def _span(joint: int) -> str:
+    return f"{RANGE[joint][0]} {RANGE[joint][1]}"
+
+
 def _tiles() -> str:
     """Coloured tiles along the border of the image, outside the wall."""
-    places = [(x, y) for x in (-0.95, 0.95) for y in (-0.95, 0.95)]
+    places = [(x, y) for x in (-1.06, 1.06) for y in (-1.06, 1.06)]
     return "".join(
         f'<geom class="drawn" type="box" size="0.14 0.14 0.01" pos="{x} {y} -0.15" rgba="{TILES[i]} 1"/>'
         for i, (x, y) in enumerate(places)
@@ -166,12 +164,12 @@ def _tiles() -> str:
 
 
 def _wall() -> str:
-    """A ring of boxes whose inner faces touch the unit circle. Contacts with it spring back: a stiffness, a damping."""
-    length = np.tan(np.pi / WALL_SIDES) * (1 + 2 * WALL_HALF_THICKNESS)
-    out = 1 + WALL_HALF_THICKNESS
+    """Four boxes, the lower one below the arm. Contacts with them spring back: a stiffness, a damping."""
+    out, half = 1 + WALL_HALF_THICKNESS, 1 + 2 * WALL_HALF_THICKNESS
+    places = ((out, 0.0, 0), (0.0, out, 1), (-out, 0.0, 0), (0.0, -out, 1))
+    sizes = (f"{WALL_HALF_THICKNESS} {half} 0.1", f"{half} {WALL_HALF_THICKNESS} 0.1")
     return "".join(
-        f'<geom type="box" size="{WALL_HALF_THICKNESS} {length} 0.1" priority="1" solref="-900 -4" friction="0.1"'
-        f' pos="{out * np.cos(angle)} {out * np.sin(angle)} 0" euler="0 0 {np.degrees(angle)}"'
-        f' rgba="0.60 0.62 0.66 1"/>'
-        for angle in 2 * np.pi * np.arange(WALL_SIDES) / WALL_SIDES
+        f'<geom type="box" size="{sizes[lies]}" pos="{x} {y} 0" contype="4" conaffinity="2" priority="1"'
+        f' solref="-900 -4" friction="0.1" rgba="0.60 0.62 0.66 1"/>'
+        for x, y, lies in places
     )

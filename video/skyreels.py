@@ -125,7 +125,7 @@ class Layer(nn.Module):
         if told.memory is not None:
             held = told.memory[:, :, self.number]  # [B, P, 2, T, E]
             k, v = torch.cat([held[:, :, 0], k], 1), torch.cat([held[:, :, 1], v], 1)
-        q, k, v = (rearrange(part, "b n t (h d) -> b (n t) h d", h=self.heads) for part in (q, k, v))
+        q, k, v = (part.reshape(h.shape[0], -1, self.heads, h.shape[-1] // self.heads) for part in (q, k, v))
         last = told.cos.shape[0] - q.shape[1]
         q, k = turned(q, told.cos[last:], told.sin[last:]), turned(k, told.cos, told.sin)
         y = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)), attn_mask=told.mask)
@@ -134,7 +134,8 @@ class Layer(nn.Module):
     def cross_attention(self, h: Tensor, told: Told) -> Tensor:
         q = self.cross_query_norm(self.cross_query(self.cross_norm(h)))
         k, v = told.text[:, self.number].unbind(1)
-        y = F.scaled_dot_product_attention(rearrange(q, "b n t (h d) -> b h (n t) d", h=self.heads), k, v)
+        q = q.reshape(h.shape[0], -1, self.heads, h.shape[-1] // self.heads).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v)
         return self.cross_out(y.transpose(1, 2).reshape(h.shape))
 
     def feed_forward(self, h: Tensor, told: Told) -> Tensor:

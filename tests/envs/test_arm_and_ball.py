@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ontick.envs import rendering
-from ontick.envs.arm_and_ball import BALL_RADIUS, FPS, FULL_SPEED_RAD_S, HOLD_FRAMES, ArmAndBall, random_actions
+from ontick.envs.arm_and_ball import BALL_RADIUS, FPS, FULL_SPEED, HOLD_FRAMES, ArmAndBall, random_actions
 from ontick.errors import InputError
 
 AVAILABLE, REASON = rendering.render_available()
@@ -32,7 +32,7 @@ def test_a_frame_shows_table_arm_and_ball_in_their_colours(scene):
     red, green, blue = np.moveaxis(frame, -1, 0)
     ball = (red > 180) & (green < 120) & (blue < 120)
     yellow, cyan = (red > 150) & (green > 120) & (blue < 100), (blue > 150) & (green > 120) & (red < 120)
-    assert ball.sum() > 60 and yellow.sum() > 40 and cyan.sum() > 40
+    assert ball.sum() > 40 and yellow.sum() > 20 and cyan.sum() > 40
 
 
 @needs_renderer
@@ -64,17 +64,17 @@ def test_the_frame_of_a_step_is_the_one_after_its_action(scene):
     assert (scene.step(np.array([1.0, 0.0])) != still).any(axis=-1).sum() > 20
 
 
-def test_full_speed_turns_each_joint_as_fast_as_it_says(blind):
+def test_full_speed_moves_each_joint_as_fast_as_it_says(blind):
     for joint in range(2):
         blind.reset(1)
-        blind._data.qpos[:], blind._data.qvel[:] = (0.0, -1.0, -0.75, 0.0), 0.0  # the ball is out of the way
+        blind._data.qpos[:], blind._data.qvel[:] = (-0.3, -0.5, 0.8, 0.8), 0.0  # the ball is out of the way
         blind.step(np.eye(2)[joint])
-        before = blind.joints_rad
+        before = blind.joints
         for _ in range(3):
             blind.step(np.eye(2)[joint])
-        turned = blind.joints_rad - before
-        assert turned[joint] == pytest.approx(3 * FULL_SPEED_RAD_S[joint] / FPS, rel=0.15)
-        assert abs(turned[1 - joint]) < 0.3 * turned[joint]
+        moved = blind.joints - before
+        assert moved[joint] == pytest.approx(3 * FULL_SPEED / FPS, rel=0.15)
+        assert abs(moved[1 - joint]) < 0.05 * moved[joint]
 
 
 def test_the_ball_stays_on_the_table_and_is_often_moved(blind):
@@ -85,13 +85,13 @@ def test_the_ball_stays_on_the_table_and_is_often_moved(blind):
             before = blind.ball
             blind.step(action)
             moved.append(np.hypot(*(blind.ball - before)) > 0.01)
-            assert np.hypot(*blind.ball) < 1 - BALL_RADIUS / 2 and np.isfinite(blind.joints_rad).all()
+            assert np.abs(blind.ball).max() < 1 - BALL_RADIUS / 2 and np.isfinite(blind.joints).all()
     assert np.mean(moved) > 0.3
 
 
 def test_the_ball_bounces_off_the_wall(blind):
     blind.reset(0)
-    blind._data.qpos[:], blind._data.qvel[:] = (np.pi, 0.0, 0.5, 0.0), (0.0, 0.0, 1.0, 0.0)
+    blind._data.qpos[:], blind._data.qvel[:] = (-0.6, -0.7, 0.5, 0.5), (0.0, 0.0, 1.0, 0.0)
     for _ in range(6):
         blind.step(np.zeros(2))
     assert blind._data.qvel[2] < -0.2
@@ -100,10 +100,10 @@ def test_the_ball_bounces_off_the_wall(blind):
 def test_an_action_out_of_range_is_cut_and_one_that_is_no_number_refused(blind):
     blind.reset(0)
     blind.step(np.array([5.0, -5.0]))
-    far = blind.joints_rad
+    far = blind.joints
     blind.reset(0)
     blind.step(np.array([1.0, -1.0]))
-    np.testing.assert_array_equal(far, blind.joints_rad)
+    np.testing.assert_array_equal(far, blind.joints)
     for wrong in ([np.nan, 0.0], [0.0], [[0.0, 0.0]]):
         with pytest.raises(InputError, match="2 finite numbers"):
             blind.step(np.array(wrong))
