@@ -88,11 +88,9 @@ def sampler_of(spec: str, network: FrameDenoiser) -> tuple[StreamPlan, Effort]:
 def usual_plans(window: int) -> list[str]:
     """Each family as it is meant, at about as many frame evaluations a frame where it allows that."""
     f = window - window % 2
-    moving = window - min(2, window // 2)
-    queues = (("all", 2 * f), ("partitions", 2 * f), ("lookahead", f))
+    queues = (("all", 2 * f), ("partitions", 2 * f), ("lookahead", f), ("lookahead", 2 * f))
     diagonals = [f"fifo:view={view}:steps={steps}" for view, steps in queues]
-    rolling, ar = f"rolling:stagger={-(-16 // moving)}", f"ar:stagger={max(2, -(-8 // moving))}"
-    return ["full", rolling, ar, "causal:steps=4", "causal:steps=16", *diagonals]
+    return ["full", "rolling", "ar", "causal", f"causal:steps={2 * f - 1}", *diagonals]
 
 
 @dataclass

@@ -149,6 +149,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
 
 def _train_video(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
     from ..video import VideoConfig, VideoTrainingConfig, read_clips, save_video_checkpoint, train_video
+    from ..video.training import window_starts
 
     if options.begin_from:
         raise InputError("--begin-from is for policies; a killed video run goes on by the same command")
@@ -158,6 +159,7 @@ def _train_video(options: argparse.Namespace, settings: dict[str, dict[str, Any]
     if clips.kind != "rgb":
         settings["network"].setdefault("clip", None)
     network = VideoConfig(**own, **settings["network"])
+    window_starts(clips, network)  # refuses clips that do not fit, before anything is shown
     training = VideoTrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
     print(

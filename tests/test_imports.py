@@ -90,3 +90,17 @@ def test_the_core_imports_trains_two_steps_and_times_a_chunk():
     """)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0
+
+
+def test_the_core_draws_a_stream():
+    done = run("""
+        import torch
+        from ontick.video import FrameTransformer, Stream, VideoConfig, stream_plan
+
+        torch.set_num_threads(1)
+        network = FrameTransformer(VideoConfig(size=16, width=16, layers=1, heads=2, frames=4)).requires_grad_(False)
+        for name in ("rolling", "causal"):
+            stream = Stream(network, stream_plan(name, network.schedule, 4), (3, 16, 16), action_dim=2)
+            assert stream.advance(torch.ones(2)).shape == (1, 1, 3, 16, 16)
+    """)
+    assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from ..errors import InputError
 
 STREAM_PLANS = ("full", "fifo", "rolling", "ar", "causal")
 PAST, SINKS = 2, 1
-STEPS = {"full": 16, "fifo": 0, "rolling": 16, "ar": 8, "causal": 4}  # 0: as many as the queue is long
+PER_FRAME, AR_STEPS, CAUSAL_STEPS = 2, 8, 4  # solver steps: of full and rolling, for each frame that moves; of a frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,9 @@ def stream_plan(
         return _fifo(schedule, frames, steps, stagger, view)
     if view != "lookahead":
         raise InputError(f"plan {name!r} has one view; view is fifo's")
-    S = steps or STEPS[name]
     past = min(PAST, frames // 2)
     moving = frames - past
+    S = steps or {"ar": AR_STEPS, "causal": CAUSAL_STEPS}.get(name, PER_FRAME * moving)
     if name in ("full", "causal"):
         if stagger is not None:
             raise InputError(f"plan {name!r} takes no stagger: a block begins when the one before is clean")
@@ -119,10 +119,12 @@ def _fifo(schedule: Schedule, frames: int, steps: int | None, stagger: int | Non
     return StreamPlan(plan=dataclasses.replace(plan, view=view, pieces=pieces), clip=f)
 
 
-def _plan(name: str, schedule: Schedule, steps: int, **choices: int) -> Plan:
+def _plan(
+    name: str, schedule: Schedule, steps: int, *, stagger: int, block: int = 1, behind: int = 0, ahead: int = 0
+) -> Plan:
     """Levels evenly from T / S - 1 to the top, so that the last step is as long as the others."""
-    if schedule.is_flow:
-        return Plan(name=name, grid=GridSpec(kind="flow", steps=steps), solver="euler", **choices)
-    top = schedule.train_levels
-    grid = GridSpec(steps=steps, spacing="linspace", entry=top - 1, end=top // steps - 1 if steps > 1 else 0)
-    return Plan(name=name, grid=grid, solver="ddim", **choices)
+    grid, solver = GridSpec(kind="flow", steps=steps), "euler"
+    if not schedule.is_flow:
+        top, end = schedule.train_levels - 1, schedule.train_levels // steps - 1 if steps > 1 else 0
+        grid, solver = GridSpec(steps=steps, spacing="linspace", entry=top, end=end), "ddim"
+    return Plan(name=name, grid=grid, solver=solver, stagger=stagger, block=block, behind=behind, ahead=ahead)

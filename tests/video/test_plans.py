@@ -64,9 +64,9 @@ def test_steps_are_equally_long(name, built):
 @pytest.mark.parametrize(
     ("name", "lag", "block", "moving", "behind", "ahead"),
     [
-        ("full", 16, 6, 6, 2, 0),
+        ("full", 12, 6, 6, 2, 0),
         ("fifo", 1, 1, 8, 4, 0),
-        ("rolling", 3, 1, 6, 2, 0),
+        ("rolling", 2, 1, 6, 2, 0),
         ("ar", 2, 1, 4, 2, 2),
         ("causal", 4, 1, 1, 0, 0),
     ],
@@ -121,7 +121,7 @@ def test_a_flow_is_sampled_by_euler():
         ("full", {"stagger": 2}, "takes no stagger"),
         ("causal", {"stagger": 2}, "takes no stagger"),
         ("rolling", {"stagger": 0}, "stagger 0, wanted 1 or more"),
-        ("rolling", {"stagger": 1}, "16 frames in flight, the network sees 6 .* use stagger 3 or more"),
+        ("rolling", {"stagger": 1}, "12 frames in flight, the network sees 6 .* use stagger 2 or more"),
         ("ar", {"steps": 40, "stagger": 2}, "use stagger 7 or more"),
         ("rolling", {"view": "all"}, "view is fifo's"),
         ("fifo", {"stagger": 2}, "the diagonal itself"),
