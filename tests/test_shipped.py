@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ontick.benchmarks.video_quality import main
 from ontick.commands.families import ASSETS, checkpoint_for, parse_candidate, policy_maker
 from ontick.commands.request import Entry, Rung
+from ontick.commands.stream import MODEL
 from ontick.commands.train import load_preset
+from ontick.data.scenes import Recipe, make_clips
 from ontick.envs import evaluation_seeds, find_task
+from ontick.envs.arm_and_ball import model_digest
 from ontick.envs.episodes import Episode, check_fit
 from ontick.envs.evaluation import Evaluator, Job
 from ontick.policy import load_checkpoint
 from ontick.runtime import load_budget, wilson_interval
 from ontick.runtime.statistics import mode_entropy
+from ontick.video import load_video_checkpoint, write_clips
 
 AVOID = "ontick/Avoid-v0"
 PICK_PLACE, PEG_INSERT = "metaworld/pick-place-v3", "metaworld/peg-insert-side-v3"
@@ -113,3 +118,26 @@ def test_avoid_tells_two_steps_from_a_hundred():
 @pytest.mark.timeout(900)
 def test_the_shipped_policy_plays_the_same_episodes_with_1_and_2_workers():
     assert played(PICK_PLACE, "ddim-2", n=100, workers=1) == played(PICK_PLACE, "ddim-2", n=100, workers=2)
+
+
+# -- video ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_video_network_tells_its_preset_and_its_scene():
+    checkpoint = load_video_checkpoint(MODEL)
+    preset = load_preset("video", [], "video")
+    assert checkpoint.network.config.to_dict().items() >= preset["network"].items()
+    assert checkpoint.about["training"].items() >= json.loads(json.dumps(preset["training"])).items()
+    assert checkpoint.about["data"]["scene"] == "arm-and-ball" and checkpoint.about["data"]["model"] == model_digest()
+    assert sum(weights.numel() for weights in checkpoint.network.parameters()) <= 2e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_shipped_video_network_beats_a_held_frame_by_3_db_and_uses_its_actions(tmp_path):
+    clips = make_clips(Recipe("arm-and-ball", episodes=16, frames_per_episode=60, seed=2))
+    write_clips(tmp_path / "held.zarr", clips)
+    words = [str(MODEL), "--clips", str(tmp_path / "held.zarr"), "--out", str(tmp_path / "out")]
+    main([*words, "--n", "16", "--frames", "8", "--plans", "rolling"])
+    row = json.loads((tmp_path / "out.json").read_text())["rows"][0]
+    assert row["gain_db"]["mean"] >= 3 and row["action_shuffle"] >= 1.2

@@ -3,6 +3,11 @@
     record = draw(stream, values, frames=2000, steer=lambda frame: action, sinks=[recording.write])
     record = Session(stream, values, fps=10, steer=..., show=player.show).run()
 
+A policy steers by what it has seen:
+
+    seen = []
+    draw(stream, values, 200, steer=lambda frame: policy(seen[-1]) if seen else None, sinks=[seen.append])
+
 `draw` takes as long as it takes, and every frame comes out. A `Session` shows a frame a period: a thread draws ahead of
 a bounded queue, and where time runs short it lowers its effort (`Effort`); what is still not there is a repeat.
 
@@ -21,6 +26,7 @@ from torch import Tensor
 from ..runtime import Clock, LatencyBudget, Ledger, WallClock
 from ..runtime.histogram import LatencyHistogram
 from .held import Held
+from .misses import Misses
 from .pace import Pace
 from .queues import FrameQueue
 from .stream import Effort, Stream
@@ -49,6 +55,7 @@ class Record:
     reaction: tuple[int, float] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     held: Held = field(default_factory=Held)
+    misses: Misses = field(default_factory=Misses)
 
     def told(self, budget: LatencyBudget) -> dict[str, Any]:
         """Plain data, for a file and for the page."""
@@ -61,6 +68,7 @@ class Record:
             "frame_ms": {name: times[name] for name in ("p50", "p99", "max")},
             "fps": self.frames / self.seconds if self.seconds else 0.0,
             "repeats": self.repeats,
+            "misses_by_hz": self.misses.told(),
             "dropped": self.dropped,
             "flushed": self.flushed,
             "calls_per_frame": self.calls / self.frames if self.frames else 0.0,
@@ -129,11 +137,16 @@ def draw(
 
 
 def _entered(record: Record, effort: Effort, seconds: float, frames: int) -> None:
-    """What a block took is its first frame's cost; the others were there then."""
+    """What a block took is its first frame's cost; the others were there then. The first block fills the ring: its time
+    is `first_frame_ms`, and no budget's."""
+    begins = not record.efforts
     record.ledger.record("inference", seconds)
     record.ledger.count("answers", frames)
     record.ledger.count(effort.name.lower(), frames)
     record.efforts[effort.name.lower()] += frames
+    if begins:
+        return
+    record.misses.count(seconds, frames)
     record.costs.record(seconds)
     for _ in range(frames - 1):
         record.costs.record(0.0)
