@@ -28,9 +28,14 @@ class Held(NamedTuple):
     peak: float
 
 
-def psnr_of_clips(truth: np.ndarray, made: np.ndarray, peak: float) -> np.ndarray:
-    """[N, T] in dB."""
-    return np.stack([metrics.psnr_by_horizon(truth[i : i + 1], made[i : i + 1], peak) for i in range(len(truth))])
+def errors_of_clips(truth: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """[N, T] mean squared errors."""
+    return np.stack([metrics.mse_by_horizon(truth[i : i + 1], made[i : i + 1]) for i in range(len(truth))])
+
+
+def decibels(errors: np.ndarray, peak: float) -> np.ndarray:
+    """PSNR of squared errors, at most 100 dB."""
+    return -10 * np.log10(np.maximum(errors / peak**2, 10 ** (-metrics.MOST_DB / 10)))
 
 
 def log_power_gap(truth: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -40,15 +45,17 @@ def log_power_gap(truth: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 
 def quality(held: Held, made: np.ndarray, still: np.ndarray, seed: int) -> dict[str, Any]:
-    """Of `made` [N, T, H, W, C], beside `still` [N, T], the PSNR of the last known frame held."""
+    """Of `made` [N, T, H, W, C], beside `still` [N, T], the errors of the last known frame held. PSNR is that of the
+    mean error: where nothing moves a held frame is perfect, and a mean of decibels would be ruled by such clips."""
     at, ends = min(AT, made.shape[1]) - 1, min(AT, made.shape[1] // 2)
-    psnr, gap = psnr_of_clips(held.truth, made, held.peak), log_power_gap(held.truth, made)
+    errors, gap = errors_of_clips(held.truth, made), log_power_gap(held.truth, made)
     error = np.abs(gap).mean(2)
     return {
-        "psnr_db": psnr.mean(0),
-        "mse": metrics.mse_by_horizon(held.truth, made),
-        "psnr_of_clips_db": psnr[:, at],
-        "gain_db": metrics.paired_difference(psnr[:, at], still[:, at], seed)._asdict(),
+        "psnr_db": decibels(errors.mean(0), held.peak),
+        "psnr_mean_of_clips_db": decibels(errors, held.peak).mean(0),
+        "mse": errors.mean(0),
+        "errors_of_clips": errors[:, at],
+        "gain_db": metrics.error_ratio_db(still[:, at], errors[:, at], seed)._asdict(),
         "spatial": metrics.spatial_distance(held.truth, made),
         "temporal": metrics.temporal_distance(held.truth, made, min(WINDOW, made.shape[1] // 2)),
         "spectral_error_db": error.mean(0),
@@ -65,5 +72,5 @@ def floors(held: Held, still: np.ndarray, seed: int) -> dict[str, Any]:
         "spatial": metrics.floor(metrics.spatial_distance, truth, seed),
         "temporal": metrics.floor(lambda a, b: metrics.temporal_distance(a, b, window), truth, seed),
         "spectral_error_db": np.abs(log_power_gap(truth, others)).mean((0, 2)),
-        "repeat_last": quality(held, still, psnr_of_clips(truth, still, held.peak), seed),
+        "repeat_last": quality(held, still, errors_of_clips(truth, still), seed),
     }

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ontick.benchmarks.policy import percentiles
-from ontick.benchmarks.video_measures import AT, WINDOW, Held, floors, psnr_of_clips, quality
+from ontick.benchmarks.video_measures import AT, WINDOW, Held, errors_of_clips, floors, quality
 from ontick.benchmarks.video_pictures import draw_frames, draw_quality, table
 from ontick.commands.progress import progress_bar
 from ontick.errors import InputError
@@ -230,7 +230,7 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.
     checkpoint, clips = load_video_checkpoint(options.checkpoint), read_clips(options.clips)
     held = held_out(clips, checkpoint.values, options.n, options.frames, options.prompt)
     repeated = metrics.repeat_last(checkpoint.values.to_unit(held.prompt[:, -1]), options.frames)
-    still = psnr_of_clips(held.truth, repeated, held.peak)
+    still = errors_of_clips(held.truth, repeated)
     shown = int(np.argsort(still[:, min(AT, options.frames) - 1])[len(still) // 2])  # it moves as most do
     videos, rows = {"truth": held.truth[shown], "repeat last": repeated[shown]}, []
     specs = options.plans.split(",") if options.plans else usual_plans(checkpoint.network.frames)
@@ -241,8 +241,8 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.
             row, made = judged(case, still, options.members)
             videos[case.spec] = made[shown]
             rows.append(row)
-            pair = (row["psnr_of_clips_db"], rows[0]["psnr_of_clips_db"])
-            row["against_first_db"] = metrics.paired_difference(*pair, options.seed)._asdict()
+            pair = (rows[0]["errors_of_clips"], row["errors_of_clips"])
+            row["against_first_db"] = metrics.error_ratio_db(*pair, options.seed)._asdict()
     with progress_bar(len(specs), "timing", "plan") as bar:
         for row, case in zip(rows, cases, strict=True):
             row |= {"load": os.getloadavg()[0], "cost": cost(case)}

@@ -120,11 +120,14 @@ def _draw(options: argparse.Namespace, checkpoint: VideoCheckpoint, stream: Stre
         return wandering(options.seed, frame, width) if width else None
 
     with Recording(options.out, fps) as film, progress_bar(frames, str(options.out), "frame") as bar:
+        bar.set_postfix_str("warming up")
         warm_up(stream, steer, clock, record)
         if width:
             probe = stream.fork()
             probe.advance(steer(0))
             measure_reaction(probe, *_probes(width), clock, record)
+
+        bar.set_postfix_str("")
 
         def progress(so_far: Record) -> None:
             bar.update(so_far.frames - bar.n)
@@ -139,7 +142,7 @@ def _serve(options: argparse.Namespace, checkpoint: VideoCheckpoint, stream: Str
     with Player(host, port, on_keys=hands.hold) as player:
         session = Session(stream, checkpoint.values, fps, hands.steer, player.show, budget)
         hands.changed = session.changed
-        print(f"{player.url}: arrow keys or WASD steer; Ctrl-C ends", flush=True)
+        print(f"{player.url}: arrow keys or WASD steer; Ctrl-C ends; warming up first", flush=True)
         try:
             session.run(options.frames, _probes(width) if width else None)
         except KeyboardInterrupt:

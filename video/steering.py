@@ -7,8 +7,8 @@ from ..diffusion import keyed_normal
 
 HELD = 8  # frames that a wandering action is held
 KEYS = {
-    "ArrowLeft": (0, 1.0),
-    "ArrowRight": (0, -1.0),
+    "ArrowLeft": (0, -1.0),
+    "ArrowRight": (0, 1.0),
     "ArrowUp": (1, 1.0),
     "ArrowDown": (1, -1.0),
 }

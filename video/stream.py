@@ -24,7 +24,7 @@ from .plans import StreamPlan, stream_plan
 
 EVER = -(2**62)  # the first frame of a stream all of whose rows exist
 VISIBLE = 0.25  # of a range of 2: what a pixel must differ by to be called a reaction
-LONGEST_REACTION = 64  # frames
+LONGEST_REACTION = 32  # frames
 
 
 class Effort(IntEnum):

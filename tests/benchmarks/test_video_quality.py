@@ -91,7 +91,7 @@ def test_a_field_without_actions_has_no_reaction_and_is_the_same_when_drawn_agai
 def test_holding_the_last_frame_gains_nothing_over_itself_and_the_truth_is_best():
     held = video_quality.held_out(clips_of(), Values(), 4, 6, 2)
     repeated = np.repeat(held.truth[:, :1], 6, axis=1)
-    still = video_quality.psnr_of_clips(held.truth, repeated, held.peak)
+    still = video_quality.errors_of_clips(held.truth, repeated)
     row = video_quality.floors(held, repeated, 0)["repeat_last"]
     assert row["gain_db"] == {"mean": 0, "low": 0, "high": 0}
     best = video_quality.quality(held, held.truth, still, 0)

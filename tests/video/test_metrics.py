@@ -7,6 +7,7 @@ from ontick.video.metrics import (
     bootstrap_interval,
     crps,
     drift,
+    error_ratio_db,
     floor,
     mse_by_horizon,
     paired_difference,
@@ -256,3 +257,14 @@ WRONG = {
 def test_what_cannot_be_measured_is_refused(call):
     with pytest.raises(InputError, match="wanted"):
         call()
+
+
+def test_a_ratio_of_errors_is_the_difference_of_the_psnrs_of_their_means():
+    rng = np.random.default_rng(0)
+    better = rng.uniform(0.01, 0.02, 40)
+    estimate = error_ratio_db(2 * better, better)
+    np.testing.assert_allclose(estimate, 10 * np.log10(2), atol=1e-9)
+    still = np.append(better, 0.0)  # a clip in which nothing moves
+    assert error_ratio_db(np.append(2 * better, 0.0), still).mean == pytest.approx(10 * np.log10(2), abs=1e-6)
+    with pytest.raises(InputError):
+        error_ratio_db(better, better[:-1])

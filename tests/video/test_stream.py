@@ -454,6 +454,6 @@ def test_a_wandering_action_is_held_and_known_by_its_frame_alone():
 
 
 def test_keys_add_up_and_those_of_no_dimension_do_nothing():
-    assert steered({"ArrowLeft", "ArrowUp"}, 2).tolist() == [1, 1]
+    assert steered({"ArrowLeft", "ArrowUp"}, 2).tolist() == [-1, 1]
     assert steered({"ArrowLeft", "ArrowRight", "ArrowDown", "F1"}, 2).tolist() == [0, -1]
-    assert steered({"ArrowUp", "ArrowRight"}, 1).tolist() == [-1] and steered({"ArrowUp"}, 0).shape == (0,)
+    assert steered({"ArrowUp", "ArrowRight"}, 1).tolist() == [1] and steered({"ArrowUp"}, 0).shape == (0,)
