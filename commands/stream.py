@@ -89,6 +89,7 @@ def open_stream(checkpoint: VideoCheckpoint, options: argparse.Namespace) -> Str
         (network.config.channels, network.config.size, network.config.size),
         seeds=[options.seed],
         action_dim=network.config.action_dim,
+        **checkpoint.prompt(options.seed),
         device=options.device,
         build=accel.build,
     )

@@ -2,6 +2,7 @@
 
     config.json          format, family, network shape, kind and scale of the values, how it was trained
     model.safetensors    the (EMA) weights, fp16 or fp32
+    begin.safetensors    optional: real frames that a stream may go on from, and their actions
 
 Weights are run in fp32 unless a user casts them; fp16 is how they travel.
 """
@@ -9,7 +10,7 @@ Weights are run in fp32 unless a user casts them; fp16 is how they travel.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +26,13 @@ from .values import Values
 FORMAT = "ontick-checkpoint-1"
 
 
+class Beginnings(NamedTuple):
+    """What streams may go on from. frames: [M, k, H, W, C] as clips hold them; actions: [M, k, Da] float32."""
+
+    frames: torch.Tensor
+    actions: torch.Tensor
+
+
 @dataclass(frozen=True)
 class VideoCheckpoint:
     """A trained network and the values that it draws. `about`: scene, data and training, free-form but JSON."""
@@ -33,6 +41,16 @@ class VideoCheckpoint:
     values: Values
     about: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    beginnings: Beginnings | None = None
+
+    def prompt(self, seed: int) -> dict[str, torch.Tensor]:
+        """`prompt` and `prompt_actions` of a stream of one lane, the beginning of this seed; nothing where there are
+        none."""
+        if self.beginnings is None:
+            return {}
+        pick = seed % len(self.beginnings.frames)
+        frames, actions = (part[pick : pick + 1] for part in self.beginnings)
+        return {"prompt": self.values.to_network(frames), "prompt_actions": actions}
 
 
 def save_video_checkpoint(folder: str | Path, checkpoint: VideoCheckpoint, half: bool = True) -> None:
@@ -53,6 +71,8 @@ def save_video_checkpoint(folder: str | Path, checkpoint: VideoCheckpoint, half:
         staging.mkdir()
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file(weights, staging / "model.safetensors")
+        if checkpoint.beginnings is not None:
+            save_file(checkpoint.beginnings._asdict(), staging / "begin.safetensors")
 
 
 def load_video_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> VideoCheckpoint:
@@ -67,10 +87,13 @@ def load_video_checkpoint(folder: str | Path, device: str | torch.device = "cpu"
     try:
         weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
         network.load_state_dict(weights, strict=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
+        begin = folder / "begin.safetensors"
+        beginnings = Beginnings(**load_file(begin)) if begin.is_file() else None
+    except (SafetensorError, OSError, RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}/model.safetensors does not fit config.json: {first}") from None
-    return VideoCheckpoint(network.to(device).eval().requires_grad_(False), values, config.get("about", {}), folder)
+        raise InputError(f"{folder}: its safetensors do not fit config.json: {first}") from None
+    network = network.to(device).eval().requires_grad_(False)
+    return VideoCheckpoint(network, values, config.get("about", {}), folder, beginnings)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from ..diffusion import Rows
 from ..errors import InputError
 from ..learning import TrainingConfig, ema_decay, learning_rate, resume_state, save_state, update_ema
-from .checkpoint import VideoCheckpoint
+from .checkpoint import Beginnings, VideoCheckpoint
 from .clips import Clips
 from .config import VideoConfig
 from .levels import check_mixture, mixed
 from .network import FrameTransformer
 from .values import Values
 
+BEGINNINGS, BEGINNING = 8, 4  # of a checkpoint, and frames of each
 LARGEST_WEIGHT = 5.0  # min-SNR-5 (Hang et al. 2023), in the form min(1 / sigma^2, 5), for an error of x0
 
 
@@ -93,7 +94,17 @@ def train_video(
         progress(step, error.item())
         if state_file and (step + 1) % config.save_every == 0:
             save_state(state_file, step + 1, run, network, ema, optim)
-    return VideoCheckpoint(ema, values, {**(about or {}), "training": asdict(config)})
+    told = {**(about or {}), "training": asdict(config)}
+    return VideoCheckpoint(ema, values, told, beginnings=beginnings_of(clips))
+
+
+def beginnings_of(clips: Clips) -> Beginnings:
+    """Some frames from the middle of some episodes, evenly spread over those that are long enough."""
+    fit = [i for i, length in enumerate(clips.lengths) if length >= BEGINNING]
+    picks = [fit[i] for i in np.unique(np.linspace(0, len(fit) - 1, BEGINNINGS).astype(int))]
+    middle = [clips.ends[i] - clips.lengths[i] // 2 - BEGINNING // 2 for i in picks]
+    rows = np.array(middle)[:, None] + np.arange(BEGINNING)
+    return Beginnings(torch.from_numpy(clips.frames[rows]), torch.from_numpy(clips.actions[rows]))
 
 
 def window_starts(clips: Clips, config: VideoConfig) -> np.ndarray:

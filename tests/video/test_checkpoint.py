@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from ontick.diffusion import Rows
 from ontick.errors import InputError
 from ontick.video import Values, VideoCheckpoint, load_video_checkpoint, save_video_checkpoint
+from ontick.video.checkpoint import Beginnings
 
 
 @pytest.fixture
@@ -86,10 +87,23 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(how, saved):
             "shape": weights | {"places": torch.ones(3, 3)},
         }
         save_file(spoilt[how], path)
-    _refused(saved[0], "does not fit config.json")
+    _refused(saved[0], "do not fit config.json")
 
 
 def _refused(folder, said):
     with pytest.raises(InputError, match=said) as caught:
         load_video_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_beginnings_travel_with_a_network_and_are_picked_by_seed(tmp_path, video_network):
+    frames = torch.randint(0, 256, (3, 4, 16, 16, 3), dtype=torch.uint8)
+    actions = torch.randn(3, 4, 2)
+    checkpoint = VideoCheckpoint(video_network(), Values(), beginnings=Beginnings(frames, actions))
+    save_video_checkpoint(tmp_path / "a", checkpoint)
+    found = load_video_checkpoint(tmp_path / "a")
+    for seed in (0, 2, 5):
+        prompt = found.prompt(seed)
+        assert (found.values.to_frames(prompt["prompt"])[0] == frames[seed % 3].numpy()).all()
+        assert torch.equal(prompt["prompt_actions"][0], actions[seed % 3])
+    assert VideoCheckpoint(video_network(), Values()).prompt(0) == {}

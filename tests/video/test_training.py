@@ -14,7 +14,7 @@ from ontick.diffusion import Prediction
 from ontick.errors import InputError
 from ontick.video import Clips, FrameTransformer, Values, VideoTrainingConfig, train_video
 from ontick.video import training as module
-from ontick.video.training import drawn_noise, window_batch, window_loss, window_starts
+from ontick.video.training import BEGINNING, beginnings_of, drawn_noise, window_batch, window_loss, window_starts
 
 SHAPE = {"frames": 4, "width": 8, "layers": 1, "heads": 1}
 MIXTURE = {"independent": 1.0, "context": 1.0, "rolling": 1.0, "fopp": 1.0, "shared": 1.0}
@@ -257,3 +257,17 @@ def test_a_run_that_blows_up_stops_with_the_step_it_did(clips, config):
 def test_settings_out_of_their_range_are_refused(wrong, said):
     with pytest.raises(InputError, match=said):
         VideoTrainingConfig(**wrong)
+
+
+def test_a_checkpoint_keeps_frames_from_the_middle_of_its_episodes_to_begin_with(squares):
+    squares = squares()
+    beginnings = beginnings_of(squares)
+    first = squares.ends - squares.lengths
+    for frames, actions in zip(*beginnings, strict=True):
+        found = [
+            i
+            for i in range(len(squares.frames) - BEGINNING + 1)
+            if (squares.frames[i : i + BEGINNING] == frames.numpy()).all()
+            and (squares.actions[i : i + BEGINNING] == actions.numpy()).all()
+        ]
+        assert any((first < i).any() and not set(range(i + 1, i + BEGINNING)) & set(first) for i in found)
