@@ -1,34 +1,30 @@
-"""Which effort the time that is left allows: the dearest whose usual cost fits; where none does, the cheapest."""
+"""Which effort the time that is left allows: the dearest whose expected cost fits; where none does, the cheapest."""
 
 from collections import deque
-from collections.abc import Sequence
 
 from .stream import Effort
 
-REMEMBERED, MARGIN = 20, 1.1
+REMEMBERED, MARGIN = 10, 1.1  # blocks; what a cost is multiplied with, to be on the safe side
 
 
 class Pace:
-    """Costs of a block by effort, as they were of late.
-
-    Before an effort was timed its cost is that of the dearest timed one by the number of its calls. Now and then a
-    dearer one fits again because costs are the median of the last few, not of all."""
+    """What a block costs at an effort is its calls times what a call cost of late, whatever the effort was: so a dearer
+    one is taken again as soon as the machine is free again."""
 
     def __init__(self, calls: dict[Effort, int]) -> None:
         """calls: of a block at each effort that there is, dearest first."""
         self._calls = calls
-        self._costs_s: dict[Effort, deque[float]] = {effort: deque(maxlen=REMEMBERED) for effort in calls}
+        self._call_s: deque[float] = deque(maxlen=REMEMBERED)
 
     def learn(self, effort: Effort, seconds: float) -> None:
         """Enter what a block took."""
-        self._costs_s[effort].append(seconds)
+        self._call_s.append(seconds / self._calls[effort])
 
     def cost_s(self, effort: Effort) -> float:
         """What a block will take, 0 where nothing was timed yet."""
-        if own := self._costs_s[effort]:
-            return _median(own)
-        timed = [(self._calls[other], _median(costs)) for other, costs in self._costs_s.items() if costs]
-        return max((cost * self._calls[effort] / calls for calls, cost in timed), default=0.0)
+        if not self._call_s:
+            return 0.0
+        return sorted(self._call_s)[len(self._call_s) // 2] * self._calls[effort]
 
     def choose(self, left_s: float) -> Effort:
         """left_s: seconds until the block is wanted."""
@@ -36,7 +32,3 @@ class Pace:
             if self.cost_s(effort) * MARGIN <= left_s:
                 return effort
         return list(self._calls)[-1]
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]

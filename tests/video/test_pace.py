@@ -18,11 +18,18 @@ def test_before_anything_was_timed_every_effort_is_free(pace):
     assert pace.choose(-1.0) is Effort.SKIP, "it is late already"
 
 
-def test_what_was_not_timed_costs_by_its_calls(pace):
+def test_an_effort_costs_its_calls_whatever_was_timed(pace):
     pace.learn(Effort.FULL, 0.4)
     assert [pace.cost_s(effort) for effort in CALLS] == pytest.approx([0.4, 0.3, 0.2])
-    pace.learn(Effort.SKIP, 0.3)
-    assert pace.cost_s(Effort.SKIP) == 0.3 and pace.cost_s(Effort.EARLY) == pytest.approx(0.45), "by the dearest a call"
+
+
+def test_a_dearer_effort_is_taken_again_when_the_machine_is_free_again(pace):
+    for _ in range(REMEMBERED):
+        pace.learn(Effort.FULL, 4.0)
+    assert pace.choose(0.5) is Effort.SKIP
+    for _ in range(REMEMBERED):
+        pace.learn(Effort.SKIP, 0.2)
+    assert pace.choose(0.5) is Effort.FULL
 
 
 @pytest.mark.parametrize(
