@@ -33,7 +33,7 @@ from ontick.runtime import WallClock, describe_machine, measure_latency
 from ontick.video import Clips, Effort, FrameDenoiser, Stream, StreamPlan, Values, VideoCheckpoint, metrics, stream_plan
 from ontick.video.checkpoint import load_video_checkpoint
 from ontick.video.clips import read_clips
-from ontick.video.stream import LONGEST_REACTION, memory_bytes
+from ontick.video.stream import memory_bytes
 
 LANES = 8  # clips that are drawn together
 AHEAD = 32  # actions that are known beyond the last frame, for frames in flight
@@ -187,9 +187,10 @@ def reaction(case: Case, stream: Stream, advance: Callable[[], None], call_ms: f
     for _ in range(REACTIONS):
         seen.append(stream.reaction(action, -action))
         advance()
-    frames, calls = (float(np.median(part)) for part in zip(*seen, strict=True))
-    if frames >= LONGEST_REACTION:
+    shown = [each for each in seen if each is not None]
+    if len(shown) < len(seen):
         return {"frames": None, "calls": None, "ms": None, "worst_frames": None}
+    frames, calls = (float(np.median(part)) for part in zip(*shown, strict=True))
     return {"frames": frames, "calls": calls, "ms": calls * call_ms, "worst_frames": frames + stream.block - 1}
 
 

@@ -76,8 +76,8 @@ def measured(network: FrameTransformer, name: str, backend: str, frames: int, de
         "frame_ms": {f"p{p:g}": float(np.percentile(waits, p) * 1e3) for p in (50, 99)} | {"max": waits.max() * 1e3},
         "first_frame_ms": first_s * 1e3,
         "calls_per_frame": stream.calls / stream.frames,
-        "reaction_frames": reaction.frames,
-        "reaction_ms": reaction_ms,
+        "reaction_frames": None if reaction is None else reaction.frames,
+        "reaction_ms": None if reaction is None else reaction_ms,
         "budget": {"name": budget.name, "met": budget.met(waits)},
     }
 

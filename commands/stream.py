@@ -67,11 +67,14 @@ def run(options: argparse.Namespace) -> int:
     told = record.told(budget)
     _print(told, options, stream)
     if options.json:
-        run_of = {name: getattr(options, name) for name in ("plan", "stagger", "steps", "seed", "backend", "device")}
+        plan = stream.plan.plan
+        run_of = {"plan": plan.name, "steps": plan.grid.steps, "stagger": plan.stagger, "block": plan.block}
+        run_of |= {"backend": stream.program.backend, "device": options.device, "seed": options.seed}
         document = {**told, **run_of, "fps_wanted": fps, "model": options.model.name, "machine": describe_machine()}
-        write_whole(options.json, json.dumps({**document, "backend": stream.program.backend}, indent=1) + "\n")
+        write_whole(options.json, json.dumps(document, indent=1) + "\n")
     if interrupted and options.out:
-        print(f"ontick: interrupted; {record.frames} frames are saved in {options.out}", file=sys.stderr)
+        saved = f"{record.frames} frames are saved in {options.out}" if record.frames else "nothing was drawn yet"
+        print(f"ontick: interrupted; {saved}", file=sys.stderr)
         return 1
     return 0
 
@@ -100,6 +103,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise InputError(f"--{name} is {value}, wanted at least {least}")
+    if options.seed >= 2**62:
+        raise InputError(f"--seed is {options.seed}, wanted less than 2**62")
     if options.fps is not None and not 0.1 <= options.fps <= 240:
         raise InputError(f"--fps is {options.fps:g}, wanted 0.1 to 240")
     if options.out and options.out.suffix != ".mp4":
@@ -187,7 +192,8 @@ def _print(told: dict[str, Any], options: argparse.Namespace, stream: Stream) ->
     reaction = "" if told["reaction_ms"] is None else f"; reaction {told['reaction_ms']:.0f} ms"
     print(
         f"{options.plan}: {told['frames']} frames, {told['fps']:.1f} a second, {told['calls_per_frame']:.2f} calls a "
-        f"frame ({stream.program.backend}); first frame {told['first_frame_ms']:.0f} ms{reaction}"
+        f"frame ({stream.program.backend}); first frame {told['first_frame_ms']:.0f} ms, after a "
+        f"warm-up of {told['warm_up_ms']:.0f} ms{reaction}"
     )
     print(
         f"between frames p50 {times['p50']:.1f}, p99 {times['p99']:.1f}, max {times['max']:.1f} ms; "

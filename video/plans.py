@@ -28,7 +28,7 @@ class StreamPlan:
     memory  frames that are remembered as keys and values, sinks included; 0: none
     sinks   the first frames, which are never forgotten
     grows   while the ring fills, frames that have not begun are not shown: cheaper calls, and an earlier first frame
-    clip    frames of the clip that the stream begins with, denoised together first; 0: it begins with noise
+    clip    f: the stream begins with a clip, a block of `full` for a network that sees f frames; 0: with noise
     """
 
     plan: Plan
@@ -78,6 +78,8 @@ def stream_plan(
         raise InputError(f"unknown plan {name!r}; wanted one of {', '.join(STREAM_PLANS)}")
     if steps is not None and steps < 1:
         raise InputError(f"plan {name!r}: {steps} steps, wanted at least 1")
+    if steps is not None and not schedule.is_flow and steps > schedule.train_levels:
+        raise InputError(f"plan {name!r}: {steps} steps, wanted at most the {schedule.train_levels} trained levels")
     if frames < 2:
         raise InputError(f"plan {name!r}: the network sees {frames} frames at once; a stream needs 2 or more")
     if name == "fifo":

@@ -58,7 +58,15 @@ class Record:
     misses: Misses = field(default_factory=Misses)
 
     def told(self, budget: LatencyBudget) -> dict[str, Any]:
-        """Plain data, for a file and for the page."""
+        """Plain data, for a file: the numbers, the slope of the memory and the ledger."""
+        return {
+            **self.numbers(budget),
+            "bytes_per_frame": self.held.slope(),
+            "ledger": self.ledger.to_dict(),
+        }
+
+    def numbers(self, budget: LatencyBudget) -> dict[str, Any]:
+        """What the page tells."""
         times, (start, end) = self.intervals.summary_ms(), self.held.peaks()
         return {
             "frames": self.frames,
@@ -77,14 +85,12 @@ class Record:
             "efforts": dict(self.efforts),
             "peak_bytes_start": start,
             "peak_bytes_end": end,
-            "bytes_per_frame": self.held.slope(),
             "budget": {"name": budget.name, "met": budget.met(self.costs)},
-            "ledger": self.ledger.to_dict(),
         }
 
 
 def warm_up(stream: Stream, steer: Steer, clock: Clock, record: Record) -> None:
-    """Draw the first frames of a copy, at every effort, so that whatever is compiled is; and time a reaction."""
+    """Draw the first frames of a copy, at every effort, so that whatever is compiled is."""
     start_s = clock.now()
     with record.ledger.phase("warm-up"):
         copy = stream.fork()
@@ -97,8 +103,9 @@ def warm_up(stream: Stream, steer: Steer, clock: Clock, record: Record) -> None:
 def measure_reaction(stream: Stream, one: Tensor, other: Tensor, clock: Clock, record: Record) -> None:
     """Enter the reaction of what `stream` would draw next, which it does not. one, other: [Da]."""
     start_s = clock.now()
-    frames, _ = stream.reaction(one, other)
-    record.reaction = frames, (clock.now() - start_s) * 1e3 / 2  # it was drawn twice
+    seen = stream.reaction(one, other)
+    drawn_ms = (clock.now() - start_s) * 1e3 / 2  # it was drawn twice
+    record.reaction = None if seen is None else (seen.frames, drawn_ms)
 
 
 def draw(
@@ -137,8 +144,8 @@ def draw(
 
 
 def _entered(record: Record, effort: Effort, seconds: float, frames: int) -> None:
-    """What a block took is its first frame's cost; the others were there then. The first block fills the ring: its time
-    is `first_frame_ms`, and no budget's."""
+    """What a block took is shared by its frames. The first block fills the ring: its time is `first_frame_ms`, and no
+    budget's."""
     begins = not record.efforts
     record.ledger.record("inference", seconds)
     record.ledger.count("answers", frames)
@@ -147,9 +154,8 @@ def _entered(record: Record, effort: Effort, seconds: float, frames: int) -> Non
     if begins:
         return
     record.misses.count(seconds, frames)
-    record.costs.record(seconds)
-    for _ in range(frames - 1):
-        record.costs.record(0.0)
+    for _ in range(frames):
+        record.costs.record(seconds / frames)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ class _Drawn:
 
     picture: np.ndarray
     effort: str
-    levels: list[float]
+    levels: list[list[float]]  # of the queue, call by call while this frame was drawn
 
 
 class Session:
@@ -178,18 +184,20 @@ class Session:
         self.record, self._clock = Record(), clock or WallClock()
         self._stream, self._values, self._steer, self._show, self._budget = stream, values, steer, show, budget
         self._period_s = 1 / fps
-        self._queue: FrameQueue[_Drawn] = FrameQueue(stream.block + 1)
+        self._queue: FrameQueue[_Drawn] = FrameQueue(2 * stream.block)
         self._pace = Pace({effort: stream.calls_of(effort) for effort in stream.efforts})
         self._next_s = 0.0
         self._stopped, self._ready = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
+        self._changes = 0
 
     def stop(self) -> None:
         """End `run` at its next period. From any thread."""
         self._stopped.set()
 
     def changed(self) -> None:
-        """The action has changed: what was drawn ahead under the old one is not shown."""
+        """The action has changed: what was drawn ahead under the old one, and what is being drawn, is not shown."""
+        self._changes += 1
         self._queue.flush()
 
     def run(self, frames: int | None = None, probes: tuple[Tensor, Tensor] | None = None) -> Record:
@@ -218,6 +226,9 @@ class Session:
                 one = self._stream.fork()
                 one.advance(self._steer(0))
                 measure_reaction(one, *probes, self._clock, self.record)
+                if self.record.reaction is not None:  # a frame a period, and the one that is being shown
+                    seen, drawn_ms = self.record.reaction
+                    self.record.reaction = seen, max(drawn_ms, seen * self._period_s * 1e3) + self._period_s * 1e3
             self._next_s = self._clock.now()
             self._ready.set()
             calls = self._stream.calls
@@ -231,7 +242,7 @@ class Session:
             self._ready.set()
 
     def _one_block(self) -> None:
-        start_s = self._clock.now()
+        start_s, changes = self._clock.now(), self._changes
         wanted_s = self._next_s + len(self._queue) * self._period_s
         effort = self._pace.choose(wanted_s - start_s) if self._stream.frames else Effort.FULL
         action = self._steer(self._stream.frames)
@@ -240,9 +251,13 @@ class Session:
         if self._stream.frames > self._stream.block:  # the first one filled the ring
             self._pace.learn(effort, seconds)
         _entered(self.record, effort, seconds, block.shape[1])
-        levels = self._stream.levels
-        for picture in self._values.to_frames(block[0]):
-            self._queue.put(_Drawn(picture, effort.name.lower(), levels))
+        if changes != self._changes and self.record.frames:
+            self._queue.flushed += block.shape[1]
+            return
+        levels, pictures = self._stream.levels_by_call, self._values.to_frames(block[0])
+        for i, picture in enumerate(pictures):
+            calls = levels[i * len(levels) // len(pictures) : (i + 1) * len(levels) // len(pictures)]
+            self._queue.put(_Drawn(picture, effort.name.lower(), calls or levels[-1:]))
 
     # -- the thread that shows ----------------------------------------------------------------------------------------
 
@@ -277,14 +292,14 @@ class Session:
         self.record.held.sample(self.record.frames)
 
     def _told(self, drawn: _Drawn) -> dict[str, Any]:
-        told = self.record.told(self._budget)
-        del told["ledger"]
+        told = self.record.numbers(self._budget)
         action = self._steer(self._stream.frames)
         return {
             **told,
             "frame": self.record.frames,
             "plan": self._stream.plan.name,
             "effort": drawn.effort,
-            "levels": drawn.levels,
+            "levels": drawn.levels[0],
+            "levels_by_call": drawn.levels,
             "action": [] if action is None else action.tolist(),
         }

@@ -52,7 +52,9 @@ class Stream:
     """An endless video. `seeds`: one a lane; `prompt`: [B, k, C, H, W], what came before the first frame, with its
     actions [B, k, Da]; `length`: frames after which the stream ends (None: never), so that none is begun in vain.
 
-    frames   emitted so far;  calls: network calls so far;  calls_seen: positions that they saw, all lanes one
+    frames          emitted so far
+    calls           network calls so far; frames_seen: positions that they saw, all lanes counted as one
+    levels_by_call  `levels` before each call of the last block
     Raises InputError where plan, network and prompt do not fit.
     """
 
@@ -76,6 +78,7 @@ class Stream:
         self.plan, self.network, self.device = plan, seeing, torch.device(device)
         self.program = build(seeing, plan.plan, shape, None) if program is None else program
         self.frames = self.calls = self.frames_seen = 0
+        self.levels_by_call: list[list[float]] = []
         self._length, self._context, self._build = length, context, build
         self._seed = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
         self._birth = torch.zeros_like(self._seed)
@@ -102,11 +105,12 @@ class Stream:
 
     @property
     def levels(self) -> list[float]:
-        """Share of noise of the frames in sight, in order, of lane 0."""
+        """Share of noise of the frames that are being drawn, in order, of lane 0."""
+        program = self.program
         if self._state is None:
-            return [1.0] * self.program.rows
-        index = self.program.index(self._state.tick)[:1].sort(1).values
-        level = self.program.level(self._state.tick[:1], index)[0]
+            return [1.0] * program.moving
+        index = program.index(self._state.tick)[:1].sort(1).values[:, program.behind : program.rows - program.ahead]
+        level = program.level(self._state.tick[:1], index)[0]
         sigma = torch.from_numpy(self.program.grid.sigma)[level]
         return [round(float(s), 3) for s in sigma]
 
@@ -153,15 +157,15 @@ class Stream:
         other._actions = self._actions.clone()
         return other
 
-    def reaction(self, action: Tensor, other: Tensor) -> Reaction:
+    def reaction(self, action: Tensor, other: Tensor) -> Reaction | None:
         """Frames and calls from a change of the action to the first frame that shows it, by drawing what follows twice:
-        with `action` held and with `other` [Da]. Where no frame of the next `LONGEST_REACTION` shows it, that many."""
+        with `action` held and with `other` [Da]. None where no frame of the next `LONGEST_REACTION` shows it."""
         one, two, before = self.fork(), self.fork(), self.calls
         for done in range(0, LONGEST_REACTION, self.block):
             shown = (one.advance(action) - two.advance(other)).abs().amax((0, 2, 3, 4)) > VISIBLE
             if shown.any():
                 return Reaction(done + int(shown.nonzero()[0]) + 1, two.calls - before)
-        return Reaction(LONGEST_REACTION, two.calls - before)
+        return None
 
     # -- beginning ------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,8 @@ class Stream:
         return None
 
     def _begin_from_clip(self, actions: Tensor) -> None:
-        """The clip is a window of `full`, after the prompt where there is one."""
+        """The clip is a block of `full`, after the prompt where there is one: so it is shorter than FIFO's by the clean
+        frames that the network sees beside it."""
         program = self.program
         first = Stream(
             self.network,
@@ -243,8 +248,9 @@ class Stream:
         strides = self._strides(effort)
         index = self.program.index(self._state.tick)
         self._tell(actions, index)
-        step = 0
+        step, self.levels_by_call = 0, []
         while True:
+            self.levels_by_call.append(self.levels)
             stride = strides[step % len(strides)]
             out = self._tick(1 if int(self._state.tick[0]) % stride else stride, effort)
             step += 1

@@ -34,8 +34,8 @@ LARGEST_WEIGHT = 5.0  # min-SNR-5 (Hang et al. 2023), in the form min(1 / sigma^
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTrainingConfig(TrainingConfig):
-    """levels: shares of the kinds of `levels.py`; causal: share of the steps that train one frame after another; clip:
-    the largest norm of a gradient."""
+    """levels: shares of the kinds of `levels.py`; causal: share of the steps that train one frame after another;
+    gradient_clip: the largest norm of a gradient."""
 
     steps: int = 4500
     batch: int = 8
@@ -46,14 +46,15 @@ class VideoTrainingConfig(TrainingConfig):
     save_every: int = 100
     levels: dict[str, float] = field(default_factory=lambda: {"independent": 1.0})
     causal: float = 0.0
-    clip: float = 1.0
+    gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_mixture(self.levels)
-        if not 0 <= self.causal <= 1 or not self.clip > 0:
+        if not 0 <= self.causal <= 1 or not self.gradient_clip > 0:
             raise InputError(
-                f"training causal is {self.causal} and clip {self.clip}, wanted a share and a norm above 0"
+                f"training causal is {self.causal} and gradient_clip {self.gradient_clip}; wanted a share, and a norm "
+                "above 0"
             )
 
 
@@ -75,8 +76,10 @@ def train_video(
     values = Values(clips.kind, float(clips.attributes.get("scale", 1.0)))
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optim = _optimiser(network, config)
-    digest = hashlib.sha256(clips.frames.tobytes() + clips.actions.tobytes() + starts.tobytes()).hexdigest()
-    run = {"network": network_config.to_dict(), "training": asdict(config), "data": digest}
+    digest = hashlib.sha256()
+    for part in (clips.frames, clips.actions, starts):
+        digest.update(np.ascontiguousarray(part))
+    run = {"network": network_config.to_dict(), "training": asdict(config), "data": digest.hexdigest()}
     first = resume_state(state_file, run, network, ema, optim) if state_file else 0
     for step in range(first, config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -88,7 +91,7 @@ def train_video(
             raise InputError(f"the loss is {error.item()} at step {step}; look for bad values in the data or lower lr")
         optim.zero_grad(set_to_none=True)
         error.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
         optim.step()
         update_ema(ema, network, ema_decay(step, config))
         progress(step, error.item())

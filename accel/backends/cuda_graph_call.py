@@ -34,7 +34,8 @@ class CudaGraphCall(Executor):
         self._thread.check()
         leaves, structure = pytree.tree_flatten((x, asked))
         given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = (str(structure), *((tuple(leaf.shape), leaf.dtype) for leaf in given))
+        key = tuple((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (str(structure), *key)
         with torch.cuda.device_of(x):  # captures go to the current device; nothing happens for a CPU tensor
             if key not in self._captured:
                 self._captured[key] = self._recorded(leaves, structure)

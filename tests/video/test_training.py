@@ -248,7 +248,7 @@ def test_a_run_that_blows_up_stops_with_the_step_it_did(clips, config):
     ("wrong", "said"),
     [
         ({"causal": 1.5}, "wanted a share"),
-        ({"clip": 0.0}, "a norm above 0"),
+        ({"gradient_clip": 0.0}, "a norm above 0"),
         ({"levels": {"some": 1}}, "unknown levels some"),
         ({"steps": 0}, "steps is 0"),
         ({"lr": 0.0}, "lr is 0.0"),
