@@ -4,12 +4,13 @@
 # make results-tasks  the tables of the task cards, docs/tasks
 # make results-few-calls  docs/few-calls.md
 # make results-budgets    docs/budgets.md and docs/picard.md
+# make results-video      docs/video.md
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets lint clean
+.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets results-video lint clean
 
 setup: .venv/ready
 
@@ -104,6 +105,26 @@ results-budgets: setup
 	$(BIN)/python benchmarks/picard.py
 	$(BIN)/ontick evaluate --tasks ontick/Avoid-v0,metaworld/pick-place-v3 --plans $(TRACED) --episodes 1 \
 		--charge measured --json runs/traced.json
+
+# The tables and pictures of docs/video.md; two further networks are trained first. It takes two hours.
+QUALITY = $(BIN)/python benchmarks/video_quality.py
+FLOW = $(BIN)/ontick train --algorithm video --data runs/flow.zarr --set patch=4 --set width=96 --set layers=3 \
+	--set steps=1200 --set causal=0
+results-video: setup
+	$(BIN)/ontick clips arm-and-ball --episodes 60 --frames 100 --seed 1 --out runs/arm-held.zarr
+	$(BIN)/ontick clips kolmogorov --episodes 64 --frames 150 --seed 0 --out runs/flow.zarr
+	$(BIN)/ontick clips kolmogorov --episodes 16 --frames 100 --seed 1 --out runs/flow-held.zarr
+	$(FLOW) --set 'levels={context: 1}' --out runs/flow-windows
+	$(FLOW) --set 'levels={rolling: 1}' --out runs/flow-rolling
+	$(QUALITY) assets/space-time-transformer/arm-and-ball --clips runs/arm-held.zarr --n 16 --frames 16 --threads 2 \
+		--out $(RESULTS)/video-arm-cpu
+	for model in windows rolling; do \
+		$(QUALITY) runs/flow-$$model --clips runs/flow-held.zarr --n 16 --frames 16 --members 2 --threads 2 \
+			--plans $(FLOW_PLANS) --out $(RESULTS)/video-flow-$$model-cpu || exit 1; \
+	done
+	$(BIN)/python benchmarks/video_peer.py --out $(RESULTS)/video-peer-cpu.json
+	$(BIN)/ontick stream --out runs/long.mp4 --frames 10000 --json $(RESULTS)/video-stream-cpu.json
+FLOW_PLANS = full,rolling,fifo:view=all:steps=8,fifo:view=all:steps=16,fifo:view=partitions:steps=16,fifo:view=lookahead:steps=8,fifo:view=lookahead:steps=16
 
 lint: setup
 	$(BIN)/ruff check .

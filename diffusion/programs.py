@@ -435,6 +435,8 @@ class Program:
         """Rows whose position left the ring take the next id: a birth, with an empty history and nothing carried."""
         index = self.index(state.tick)
         moved_on = index != old
+        if not moved_on.any():  # on the host: where the staircase stands, not what the data are
+            return state
         reborn = moved_on.to(state.x.device)
         mask = _spread(reborn, state.x)
         fresh = self._birth(state.seed, state.birth, index, guess, state.x.device, moved_on)
