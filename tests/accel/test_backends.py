@@ -11,6 +11,7 @@ from ontick import accel
 from ontick.accel import Use
 from ontick.accel.backends import backend_for
 from ontick.accel.backends.cuda_graph import CudaGraph
+from ontick.accel.backends.cuda_graph_call import CudaGraphCall
 from ontick.accel.backends.thread import OneThread
 from ontick.diffusion import Plan, begin, build, load_plan, run_chunk, unroll
 from ontick.errors import InputError
@@ -312,14 +313,15 @@ def test_one_graph_a_step_cannot_run_changed_steps(has_openvino, randomised_netw
         backend_for(changed, Use())
 
 
-@pytest.mark.parametrize(("backend", "device"), [("compile", "cpu"), ("cudagraph", "cuda")])
-def test_staggered_plans_run_eagerly_or_not_at_all(has_openvino, mixer, backend, device):
-    for changes in ({"stagger": 2}, {"view": "partitions", "pieces": 2}):
-        plan = planned(accelerators={}, backend=backend, **changes)
-        with pytest.raises(InputError, match="positions move together, and this plan is staggered; use eager"):
-            accel.build(mixer(), plan, (2,), 8, device=device)
-        eager = accel.build(mixer(), dataclasses.replace(plan, backend="eager"), (2,), 8, device=device)
-        assert eager.backend == "eager"
+@pytest.mark.parametrize("changes", [{"stagger": 2}, {"view": "partitions", "pieces": 2}])
+def test_compile_refuses_staggered_plans_and_a_graph_is_of_their_calls(has_openvino, mixer, changes):
+    plan = planned(accelerators={}, backend="compile", **changes)
+    with pytest.raises(InputError, match="positions move together, and this plan is staggered; use eager"):
+        accel.build(mixer(), plan, (2,), 8)
+    for backend in ("eager", "cudagraph"):
+        built = accel.build(mixer(), dataclasses.replace(plan, backend=backend), (2,), 8, device="cuda")
+        assert built.backend == backend
+    assert isinstance(built.ticked, CudaGraphCall)
 
 
 def test_best_is_openvino_where_it_is_installed(has_openvino, randomised_network):
