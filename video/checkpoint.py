@@ -43,7 +43,7 @@ class VideoCheckpoint:
     folder: Path | None = None
     beginnings: Beginnings | None = None
 
-    def prompt(self, seed: int) -> dict[str, torch.Tensor]:
+    def prompt(self, seed: int) -> dict[str, Any]:
         """`prompt` and `prompt_actions` of a stream of one lane, the beginning of this seed; nothing where there are
         none."""
         if self.beginnings is None:

@@ -78,7 +78,7 @@ def train_video(
     optim = _optimiser(network, config)
     digest = hashlib.sha256()
     for part in (clips.frames, clips.actions, starts):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     run = {"network": network_config.to_dict(), "training": asdict(config), "data": digest.hexdigest()}
     first = resume_state(state_file, run, network, ema, optim) if state_file else 0
     for step in range(first, config.steps):
