@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..checkpoints import FORMAT, check_replaceable, read_config
 from ..errors import InputError
 from ..files import whole
 from ..settings import checked
@@ -26,7 +27,6 @@ from .normaliser import DISCRETE_SCALE, Normaliser
 from .streaming import StreamingTransformer
 from .transformer import TransformerForDiffusion
 
-FORMAT = "ontick-checkpoint-1"
 NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
     TransformerForDiffusion.family: (TransformerForDiffusion, TransformerConfig),
     StreamingTransformer.family: (StreamingTransformer, TransformerConfig),
@@ -62,8 +62,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = Tru
     """Write the folder whole or not at all. `half` stores the weights as fp16. An older checkpoint there is replaced;
     any other folder is refused with InputError."""
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
+    check_replaceable(folder)
     config = {
         "format": FORMAT,
         "family": checkpoint.network.family,
@@ -98,21 +97,6 @@ def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> C
     _same_width(folder, network.config, normaliser)
     network.eval().requires_grad_(False)
     return Checkpoint(network.to(device), normaliser.to(device), config.get("about", {}), folder)
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder, checked for its format. Raises InputError."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is not a checkpoint: it has no config.json")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        got = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: format is {got!r}, wanted {FORMAT!r}")
-    return config
 
 
 def _network_config(folder: Path, kind: type[ChunkConfig], data: Any) -> ChunkConfig:

@@ -16,14 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..checkpoints import FORMAT, check_replaceable, read_config
 from ..errors import InputError
 from ..files import whole
 from ..settings import checked
 from .config import VideoConfig
 from .network import FrameTransformer
 from .values import Values
-
-FORMAT = "ontick-checkpoint-1"
 
 
 class Beginnings(NamedTuple):
@@ -57,8 +56,7 @@ def save_video_checkpoint(folder: str | Path, checkpoint: VideoCheckpoint, half:
     """Write the folder whole or not at all; `half` stores the weights as fp16. An older checkpoint there is replaced;
     any other folder is refused with InputError."""
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not a checkpoint; give another place or remove it")
+    check_replaceable(folder)
     config = {
         "format": FORMAT,
         "family": checkpoint.network.family,
@@ -78,7 +76,7 @@ def save_video_checkpoint(folder: str | Path, checkpoint: VideoCheckpoint, half:
 def load_video_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> VideoCheckpoint:
     """Read a checkpoint folder, fp32, in evaluation mode. Raises InputError naming what is wrong with it."""
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     if config.get("family") != FrameTransformer.family:
         got = config.get("family")
         raise InputError(f"{folder}: family {got!r} draws no video; wanted {FrameTransformer.family!r}")
@@ -94,17 +92,3 @@ def load_video_checkpoint(folder: str | Path, device: str | torch.device = "cpu"
         raise InputError(f"{folder}: its safetensors do not fit config.json: {first}") from None
     network = network.to(device).eval().requires_grad_(False)
     return VideoCheckpoint(network, values, config.get("about", {}), folder, beginnings)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is not a checkpoint: it has no config.json")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        got = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: format is {got!r}, wanted {FORMAT!r}")
-    return config

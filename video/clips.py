@@ -100,7 +100,7 @@ def _open(path: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"got no folder {path}, wanted clips in zarr: make them with `ontick clips`")
     try:
         root = zarr.open_group(str(path), mode="r")
-    except Exception as error:  # zarr has many, by version and by what is wrong
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"got {path}, which zarr cannot open ({reason}), wanted clips: {MAKE}") from error
     attributes = dict(root.attrs)
@@ -148,6 +148,6 @@ def _get(root: Any, path: Path, name: str) -> np.ndarray:
         raise InputError(f"got {path}, whose {name} lacks parts: it is half written or damaged; {MAKE}")
     try:
         return np.asarray(array[:])
-    except Exception as error:  # each codec has its own
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"got {path}, whose {name} cannot be read ({reason}): {MAKE}") from error

@@ -225,7 +225,7 @@ class Player:
             self._held = held
             try:
                 self.on_keys(set(held))
-            except Exception:
+            except Exception:  # whatever a foreign function raises: it is logged, and its viewers stay
                 log.exception("on_keys failed; the stream goes on")
 
     async def _send(self, viewer: _Viewer) -> None:

@@ -129,7 +129,7 @@ class _Encoder:
     def _attempt(self, work: Any, *inputs: Any) -> None:
         try:
             work(*inputs)
-        except Exception as error:
+        except Exception as error:  # of any kind: the thread that writes raises it, and must not wait for this one
             self._failed = self._failed or error
 
     def _encode(self, index: int, frame: np.ndarray) -> None:
