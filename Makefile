@@ -17,7 +17,7 @@ setup: .venv/ready
 # torch and torchvision go into one resolve, pinned together, so that pip cannot pick another build of either.
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,video,openvino,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,video,drive,openvino,dev]"
 	touch $@
 
 demo: setup

@@ -1,0 +1,1 @@
+"""The safety gate, always on: what stands between an answer and the robot."""

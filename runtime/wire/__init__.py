@@ -1,0 +1,1 @@
+"""The wire: openpi's policy protocol, its client and its server."""
