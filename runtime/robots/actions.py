@@ -20,8 +20,8 @@ class ActionMap:
     """Turns actions [Da] into positions of a command [Dc].
 
     kind: `absolute`: the position is scale * action; `delta`: the last target, moved by scale * action. absolute_dims:
-    dimensions that are absolute all the same, such as grippers. low, high: between which each action number must lie, as
-    in training.
+    dimensions that are absolute all the same, such as grippers. low, high: between which each action number must lie,
+    as in training.
     """
 
     kind: str

@@ -108,8 +108,8 @@ class RobotDescription:
         ends = [0, *(end for _, _, end in self.streams)]
         if [start for _, start, _ in self.streams] != ends[:-1] or ends[-1] != self.observation_dim:
             got = ", ".join(f"{name} [{start}, {end})" for name, start, end in self.streams) or "none"
-            raise InputError(f"robot {self.name}: streams are {got}, wanted parts that cover all {self.observation_dim} "
-                             "numbers of an observation once, in order")  # fmt: skip
+            wanted = f"wanted parts that cover all {self.observation_dim} numbers of an observation once, in order"
+            raise InputError(f"robot {self.name}: streams are {got}, {wanted}")
 
     @property
     def command_dim(self) -> int:
@@ -142,9 +142,9 @@ class Robot(Protocol):
     """A driver.
 
     Whatever goes wrong is raised as `RobotFault` with a reason: no connection, a lost one, a watchdog, a refused
-    command. No call blocks for longer than `description.period_s`, but for `connect`, `begin` and `stop`, which may take
-    ten seconds. A driver keeps the last waypoint when no other comes for a period; after its own watchdog's time it stops
-    by itself and its next call raises.
+    command. No call blocks for longer than `description.period_s`, but for `connect`, `begin` and `stop`, which may
+    take ten seconds. A driver keeps the last waypoint when no other comes for a period; after its own watchdog's time
+    it stops by itself and its next call raises.
     """
 
     def connect(self) -> RobotDescription:
