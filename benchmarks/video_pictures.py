@@ -146,7 +146,7 @@ def draw_quality(document: Document, path: Path) -> None:
     title = f"{document['checkpoint']['name']} on {clips['name']}, {document['n']} clips of {document['frames']} frames"
     said = f"{title}; times at batch 1, {machine['cpu']}, {machine['threads']} threads"
     figure.suptitle(said, x=0.01, ha="left", fontsize=10, color="#555")
-    figure.legend(handles=lines, loc="lower center", ncol=min(5, -(-len(lines) // 2)), fontsize=9, frameon=False)
+    figure.legend(handles=lines, loc="lower center", ncol=min(5, -(-len(lines) // 2)), fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.065, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
