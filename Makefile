@@ -5,12 +5,13 @@
 # make results-few-calls  docs/few-calls.md
 # make results-budgets    docs/budgets.md and docs/picard.md
 # make results-video      docs/video.md
+# make results-drive      docs/drive.md
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets results-video lint clean
+.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive lint clean
 
 setup: .venv/ready
 
@@ -125,6 +126,15 @@ results-video: setup
 	$(BIN)/python benchmarks/video_peer.py --out $(RESULTS)/video-peer-cpu.json
 	$(BIN)/ontick stream --out runs/long.mp4 --frames 10000 --json $(RESULTS)/video-stream-cpu.json
 FLOW_PLANS = full,rolling,fifo:view=all:steps=8,fifo:view=all:steps=16,fifo:view=partitions:steps=16,fifo:view=lookahead:steps=8,fifo:view=lookahead:steps=16
+
+# The controller in real time, an hour and more: run nothing beside it.
+results-drive: setup
+	$(BIN)/python benchmarks/drive.py runs --out benchmarks/results/drive-cpu.json
+	$(BIN)/python benchmarks/drive.py faults --out benchmarks/results/drive-faults-cpu.json
+	$(BIN)/python benchmarks/gate_fuzz.py --n 1000000 --json benchmarks/results/gate-fuzz-cpu.json
+	$(BIN)/python benchmarks/wire_fuzz.py --json benchmarks/results/wire-fuzz-cpu.json
+	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve-cpu.json
+	$(BIN)/python benchmarks/wakeups.py --seconds 60 --json benchmarks/results/wakeups-cpu.json
 
 lint: setup
 	$(BIN)/ruff check .

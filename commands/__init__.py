@@ -15,6 +15,10 @@ VERBS = {
     "clips": "make training videos: a MuJoCo scene, a flow, sprites",
     "train": "train a diffusion policy on demonstrations",
     "stream": "stream video without end, steered, on a page or into a file",
+    "drive": "drive a robot: the simulated one in real time, or a real one",
+    "serve": "serve a policy to robots over the network",
+    "bundle": "pack a policy for a robot's PC",
+    "doctor": "say what stands between this host and good timing",
     "calibrate": "make what a plan needs of a checkpoint: cache schedules, entry levels, drafts",
     "tune": "find the best plan that fits a latency budget on this machine",
     "bench": "time plans side by side on this machine, beside what users run today",
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("ontick"):
             raise
-        return _told(f'the package {error.name} is not installed; pip install "ontick[sim]"', 2)
+        return _told(f'the package {error.name} is not installed; pip install "ontick[sim,drive]"', 2)
     except (RunFailed, OSError) as error:
         return _told(error, 1)
     except KeyboardInterrupt:

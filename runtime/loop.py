@@ -165,11 +165,19 @@ class ControlLoop:
         for lane, rung in zip(question.lanes, question.rungs or [0] * len(question.lanes), strict=True):
             self._ask(lane, rung)
 
-    def deliver(self, lane: int, given: Given, latency_s: float) -> None:
-        """The answer that was launched has come; it is played from this tick on."""
+    def deliver(self, lane: int, given: Given, latency_s: float, rung: int | None = None) -> None:
+        """The answer that was launched has come; it is played from this tick on. rung: who gave it, where that is not
+        who was asked."""
         state = self._state(lane)
         assert state.in_flight is not None, "launched before"
+        if rung is not None and isinstance(self.policy, LadderPolicy):
+            state.in_flight.rung, state.in_flight.plan = rung, self.policy.names[rung]
         self._give(lane, given, latency_s, state.tick - state.in_flight.asked_at_tick)
+
+    def abandon(self, lane: int) -> None:
+        """The answer that was launched is not coming, or may not be played; another one may be asked for."""
+        self._state(lane).in_flight = None
+        self._count(self._state(lane), "abandoned")
 
     def act(self, lane: int) -> tuple[np.ndarray, Kind]:
         """The action [Da] of this tick and what it is: a row of the answer, of the rest of the one before, or held.
@@ -194,7 +202,7 @@ class ControlLoop:
     def counts(self, lane: int) -> dict[str, int]:
         """The lane's counters since `begin`: chunks, network_calls, misses, and ticks by what was commanded."""
         state = self._state(lane)
-        names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved", "dropped")
+        names = ("chunks", "network_calls", "misses", "answers", "rest", "held", "starved", "dropped", "abandoned")
         return {"ticks": state.tick, **{name: state.counts[name] for name in names}}
 
     def rungs(self, lane: int) -> dict[str, int]:

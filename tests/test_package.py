@@ -74,7 +74,7 @@ def test_the_wheel_holds_nothing_else(held):
     second = {name.split("/")[1] for name in held if name.startswith("ontick/")}
     assert not second & {*UNSHIPPED, "runs", "build", ".venv", ".git", "ontick.egg-info", "pyproject.toml"}
     suffixes = {Path(name).suffix for name in held if name.startswith("ontick/")}
-    assert suffixes <= {".py", ".yaml", ".json", ".safetensors", ".html"}
+    assert suffixes <= {".py", ".yaml", ".json", ".safetensors", ".html", ".service"}
 
 
 @pytest.fixture(scope="module")

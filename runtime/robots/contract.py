@@ -70,6 +70,15 @@ class Limits:
         """[Dc] bool: dimensions that have no motion between two commands."""
         return np.isinf(self.speed)
 
+    def within(self, other: Limits) -> Limits:
+        """The tighter of the two in every dimension. Raises InputError where nothing is left, or the shapes differ."""
+        if other.low.shape != self.low.shape:
+            raise InputError(f"got limits of {len(other.low)} dimensions for a robot of {len(self.low)}")
+        low, high = np.maximum(self.low, other.low), np.minimum(self.high, other.high)
+        rates = (np.minimum(a, b) for a, b in zip(self._parts()[2:], other._parts()[2:], strict=True))
+        speed, acceleration, jerk = rates
+        return Limits(low=low, high=high, speed=speed, acceleration=acceleration, jerk=jerk)
+
     def to_dict(self) -> dict[str, list[float | None]]:
         """As JSON and YAML data; None stands for infinite."""
         names = ("low", "high", "speed", "acceleration", "jerk")
@@ -85,7 +94,10 @@ class Limits:
         if not isinstance(data, dict) or set(data) != set(names):
             raise InputError(f"{origin}: wanted {', '.join(names)}, a list of numbers each")
         try:
-            return cls(**{name: [np.inf if value is None else float(value) for value in data[name]] for name in names})
+            parts = {
+                name: np.array([np.inf if value is None else float(value) for value in data[name]]) for name in names
+            }
+            return cls(**parts)
         except (TypeError, ValueError):
             raise InputError(f"{origin}: wanted lists of numbers, null where a dimension switches") from None
 

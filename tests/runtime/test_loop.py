@@ -98,7 +98,7 @@ def test_in_time_every_chunk_is_played_to_its_last_row_and_then_asked_for_again(
     loop = make(Rows(3, 8))
     assert run(loop, 7) == ["1:0", "1:1", "1:2", "2:0", "2:1", "2:2", "3:0"]
     counts = {"ticks": 7, "answers": 7, "chunks": 3, "network_calls": 30}
-    assert loop.counts(0) == counts | dict.fromkeys(("misses", "rest", "held", "starved", "dropped"), 0)
+    assert loop.counts(0) == counts | dict.fromkeys(("misses", "rest", "held", "starved", "dropped", "abandoned"), 0)
 
 
 def test_an_answer_two_ticks_late_is_entered_where_the_rest_of_the_one_before_ends():

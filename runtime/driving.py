@@ -1,0 +1,233 @@
+"""The process of the controller: it holds the robot, and nothing else of the house may hold it up."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import InputError, RunFailed
+from .budget import LatencyBudget
+from .card import PolicyCard
+from .child import ignore_interrupts, start_without_interrupts
+from .clock import WallClock
+from .controller import Controller, tick_dtype
+from .faults import NONE, FaultyRobot, hold_objects
+from .host import real_time
+from .ledger import Ledger
+from .loop import ControlLoop
+from .overlap import Overlap
+from .rings import Ring
+from .robots import ActionMap, Limits, Robot, RobotDescription, RobotFault
+from .safety import SafetyGate
+
+TICKS = 4096  # commands that may wait for whoever records them
+READY_S, STOP_S = 60.0, 15.0
+BEGIN_S = 0.2  # from the word to the first command
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveSettings:
+    """period_s of the policy; deadline_s: how long an answer is of use; observation_age_s and chunk_age_s: how old what
+    is acted on may be; limits: tighter than the robot's own; seed of the noise and of the robot's start."""
+
+    period_s: float
+    deadline_s: float
+    observation_age_s: float
+    chunk_age_s: float
+    stitch: str
+    limits: Limits | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        times = (self.period_s, self.deadline_s, self.observation_age_s, self.chunk_age_s)
+        if not all(0 < time_s < 3600 for time_s in times):
+            raise InputError(f"got a period, deadline and ages of {times} s, wanted times above 0")
+
+
+@dataclass
+class Driving:
+    """The controller's process as its parent sees it."""
+
+    process: Any
+    description: RobotDescription
+    ticks: Ring
+    host: list[str]  # what the system granted and refused, in words
+    fault: Any  # a code of `faults`, which the process obeys
+    _pipe: Any
+    _ended: Any
+    _told: dict[str, Any] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        robot: Robot,
+        card: PolicyCard,
+        actions: ActionMap,
+        questions: Ring,
+        answers: Ring,
+        wake: Any,
+        settings: DriveSettings,
+        holds_objects: bool = False,
+    ) -> Driving:
+        """Connect the robot, in the process that will command it. Raises RunFailed where that fails."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        # Without locks: nobody may hold one, or die with one, that the controller waits for.
+        ended, fault = context.Value("b", 0, lock=False), context.Value("i", NONE, lock=False)
+        process = context.Process(
+            target=_drive,
+            args=(robot, card, actions, questions, answers, wake, settings, holds_objects, theirs, ended, fault),
+            name="ontick-control",
+        )
+        start_without_interrupts(process)
+        theirs.close()
+        try:
+            told = ours.recv() if ours.poll(READY_S) else RunFailed("the robot was not ready in time")
+        except EOFError:
+            told = RunFailed(f"the controller ended before the robot was ready (exit {process.exitcode})")
+        except BaseException:
+            process.terminate()
+            raise
+        if isinstance(told, Exception):
+            process.join(STOP_S)
+            if process.is_alive():
+                process.kill()
+            raise told
+        description, ticks, host = told
+        return cls(process, description, ticks, host, fault, ours, ended)
+
+    def go(self, seconds: float | None) -> None:
+        """Begin to command, for so long; None: until `stop`."""
+        self._pipe.send(seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return self._told is not None or self._pipe.poll(0) or not self.process.is_alive()
+
+    def stop(self) -> dict[str, Any]:
+        """Bring the robot to rest and end; what came of it. Raises RunFailed where the process died."""
+        self._ended.value = 1
+        try:
+            if self._told is None:
+                self._told = self._pipe.recv() if self._pipe.poll(STOP_S) else None
+        except EOFError:
+            self._told = None
+        self.process.join(STOP_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        if self._told is None:
+            raise RunFailed(
+                f"the controller's process died (exit {self.process.exitcode}); the robot's watchdog stops it"
+            )
+        return self._told
+
+    def close(self) -> None:
+        """End, where that has not been done, and let go of the ring."""
+        if self.process.is_alive():
+            self.stop()
+        self.ticks.close()
+
+
+def _drive(
+    robot: Robot,
+    card: PolicyCard,
+    actions: ActionMap,
+    questions: Ring,
+    answers: Ring,
+    wake: Any,
+    settings: DriveSettings,
+    holds_objects: bool,
+    pipe: Any,
+    ended: Any,
+    fault: Any,
+) -> None:
+    ignore_interrupts()
+    faulty = FaultyRobot(robot)
+    try:
+        description = faulty.connect()
+        faulty.begin(settings.seed)
+        controller, ticks = _controller(faulty, description, card, actions, questions, answers, wake, settings)
+    except (RobotFault, InputError) as error:
+        robot.stop()
+        pipe.send(error if isinstance(error, InputError) else RunFailed(f"the robot is not ready: {error}"))
+        return
+    except BaseException:
+        robot.stop()
+        raise
+    _held = hold_objects() if holds_objects else []
+    with ticks:  # whoever reads it has it still when it is unlinked here
+        pipe.send((description, ticks, real_time()))
+        try:
+            seconds = pipe.recv()
+        except EOFError:
+            robot.stop()
+            return
+        _command(controller, faulty, seconds, ended, fault)
+        report = getattr(robot, "report", None)
+        pipe.send({**controller.told(), "robot": report() if report is not None else None})
+
+
+def _controller(
+    robot: Any,
+    description: RobotDescription,
+    card: PolicyCard,
+    actions: ActionMap,
+    questions: Ring,
+    answers: Ring,
+    wake: Any,
+    settings: DriveSettings,
+) -> tuple[Controller, Ring]:
+    got, wanted = (card.observation_dim, card.action_dim), (description.observation_dim, description.command_dim)
+    if got != wanted or actions.dim != card.action_dim:
+        raise InputError(
+            f"the policy has {got[0]} observations and {got[1]} actions, {description.name} has {wanted[0]} and "
+            f"{wanted[1]}, the action map {actions.dim}; use a policy that was trained for this robot"
+        )
+    if settings.limits is not None:
+        description = replace(description, limits=description.limits.within(settings.limits))
+    gate = SafetyGate(
+        description,
+        actions,
+        (card.n_action_steps, card.action_dim),
+        observation_age_s=settings.observation_age_s,
+        chunk_age_s=settings.chunk_age_s,
+        action_period_s=settings.period_s,
+    )
+    budget = LatencyBudget(name="drive", period_s=settings.period_s, deadline_s=settings.deadline_s)
+    loop = ControlLoop(
+        card.stand_in(), 1, actions.hold, budget, ledger=Ledger(), overlap=Overlap(settings.stitch, "play")
+    )
+    ticks = Ring.create(tick_dtype(description, card.action_dim), TICKS)
+    controller = Controller(
+        robot,
+        description,
+        actions,
+        gate,
+        loop,
+        questions,
+        answers,
+        ticks,
+        wake.release,
+        WallClock(),
+        settings.deadline_s,
+        settings.seed,
+    )
+    return controller, ticks
+
+
+def _command(controller: Controller, robot: FaultyRobot, seconds: float | None, ended: Any, fault: Any) -> None:
+    """Until the time is over, the parent says so, or the parent is gone."""
+    parent, code = multiprocessing.parent_process(), NONE
+    start_s = controller.clock.now() + BEGIN_S
+
+    def is_over(now_s: float) -> bool:
+        nonlocal code
+        if fault.value != code:
+            code = fault.value
+            robot.make(code)
+        is_orphan = parent is not None and controller.counts["commands"] % 50 == 0 and not parent.is_alive()
+        return bool(ended.value) or is_orphan or (seconds is not None and now_s >= start_s + seconds)
+
+    controller.run(start_s, is_over)
