@@ -132,8 +132,8 @@ class Controller:
         except Exception as error:  # a driver may raise anything; whatever it is, the robot is stopped
             self._stopped(f"{type(error).__name__}: {error}")
         finally:
-            self.robot.stop()
             self.state, self.stopped_s = STOPPED, self.clock.now()
+            self.robot.stop()
 
     def told(self) -> dict[str, Any]:
         """What came of it, as JSON data."""

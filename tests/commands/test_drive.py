@@ -55,7 +55,7 @@ def test_the_simulated_robot_is_driven_in_real_time_from_a_bundle(tmp_path, bund
 
 def test_a_driver_that_raises_ends_with_exit_1_and_the_reason(tmp_path, bundle):
     told, done = drive(tmp_path, "--policy", str(bundle), "--fault", "driver-raises", "--seconds", "4", expect=1)
-    assert "told to fail" in done.stderr and told["end_state"] == "stopped" and told["end_state_ms"] < 60
+    assert "told to fail" in done.stderr and told["end_state"] == "stopped" and told["end_state_ms"] < 500
     assert told["faults"]["kept"]
 
 
