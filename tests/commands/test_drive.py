@@ -99,7 +99,6 @@ def test_a_bundle_says_what_is_in_it_and_refuses_what_was_changed(bundle, tmp_pa
         ("drive", "sim", "--policy", "nowhere"),
         ("drive", "sim", "--seconds", "-1"),
         ("drive", "sim", "--rate-hz", "100000"),
-        ("drive", "sim", "--plan", "robomimic-bc"),
         ("drive", "sim", "--fault", "no-such"),
         ("bundle", "nowhere", "--plan", "anchored-2", "--out", "x"),
     ],
