@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ontick.commands.fault_making import Server, start_hogs
+from ontick.commands.fault_making import Server, start_hogs, stop_hogs, usual_seconds
 from ontick.commands.sources import source_of
 from ontick.files import write_whole
 from ontick.runtime import describe_machine
@@ -47,13 +47,12 @@ def disturbed(name: str) -> Iterator[list[str]]:
         try:
             yield []
         finally:
-            for hog in hogs:
-                hog.kill()
+            stop_hogs(hogs)
     elif name == RUNS[2]:
         source = source_of(None, None)
         server = Server([str(source.checkpoints[0]), "--plan", "+".join(source.names)])
-        server.proxy.delay_s, server.proxy.lose = DELAY_S, LOST
         try:
+            server.proxy.delay_s, server.proxy.lose = DELAY_S, LOST
             yield ["--policy", server.proxy.url]
         finally:
             server.stop()
@@ -72,21 +71,31 @@ def run_line(name: str, told: dict[str, Any]) -> str:
 
 def fault_line(name: str, told: dict[str, Any]) -> str:
     if "faults" not in told:
-        return f"| {name} | {FAULTS[name].end} | {FAULTS[name].bound} | - | - | - | - | exit {told['exit']} |"
+        return f"| {name} | {FAULTS[name].end} | {FAULTS[name].bound} | - | - | - | - | - | - | exit {told['exit']} |"
     fault, late = told["faults"], told["lateness_us"]
     resumed = "-" if fault["resumed_ms"] is None else f"{fault['resumed_ms']:.0f}"
-    kept = "yes" if fault["kept"] else "NO"
+    held = "-" if fault["held_ms"] is None else f"{fault['held_ms']:.0f}"
+    kept = "yes" if fault["kept"] else f"NO: {fault['verdict']}"
+    bound = f"{fault['bound']}: {fault['bound_ms']:.0f} ms"
     return (
-        f"| {name} | {fault['declared']} | {fault['bound']} | {told['end_state']} | {told['end_state_ms']:.0f} | "
-        f"{resumed} | {late['p999']:.0f} | {kept} |"
+        f"| {name} | {fault['declared']} | {bound} | {told['end_state']} | {told['end_state_ms']:.0f} | {held} | "
+        f"{resumed} | {late['p999']:.0f} | {_shown(fault['made'])} | {kept} |"
+    )
+
+
+def _shown(made: dict[str, Any]) -> str:
+    """What shows that the fault was made."""
+    numbers = ((name.replace("_", " "), value) for name, value in made.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers
     )
 
 
 HEADS = {
     "runs": "| run | minutes | commands | late by > 1 ms | lateness p50, us | p99.9 | max | starved ticks "
     "| watchdog stops | episodes succeeded |\n|---|---|---|---|---|---|---|---|---|---|",
-    "faults": "| fault | declared | bound | end state | after, ms | goes on after, ms | lateness p99.9, us | kept |\n"
-    "|---|---|---|---|---|---|---|---|",
+    "faults": "| fault | declared | bound | end state | after, ms | longest hold, ms | goes on after, ms "
+    "| lateness p99.9, us | what shows it | kept |\n|---|---|---|---|---|---|---|---|---|---|",
 }
 
 
@@ -95,7 +104,7 @@ def main() -> None:
     parser.add_argument("what", choices=("runs", "faults"))
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument("--minutes", default="30,10,10", help="of the three runs")
-    parser.add_argument("--seconds", type=float, default=16.0, help="of a run with a fault")
+    parser.add_argument("--seconds", type=float, help="of a run with a fault (default: as long as that one takes)")
     parser.add_argument("--names", default=",".join(FAULTS), help="faults, by commas")
     options = parser.parse_args()
     rows: dict[str, Any] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else {}
@@ -105,7 +114,7 @@ def main() -> None:
         if name in rows:
             continue
         if options.what == "faults":
-            rows[name] = drive("--fault", name, "--seconds", f"{options.seconds:g}")
+            rows[name] = drive("--fault", name, "--seconds", f"{options.seconds or usual_seconds(name):g}")
         elif minutes[name] > 0:
             with disturbed(name) as arguments:
                 rows[name] = drive("--seconds", f"{60 * minutes[name]:g}", *arguments)

@@ -97,7 +97,7 @@ class Fuzz:
         begins = (limits.low + limits.high) / 2 + stretch * (limits.high - limits.low) * self._rng.uniform(
             -1, 1, self._dims
         )
-        self._gate.begin(begins, 0.0)
+        self._gate.begin(begins)
         self._positions[:3] = begins
         done = 0
         while done < commands:

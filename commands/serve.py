@@ -6,7 +6,6 @@ token. Ctrl-C ends it, and it tells what was served.
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from ..runtime import LatencyBudget, Policy, budget_names, describe_machine, loa
 from ..runtime.wire.batching import Batcher
 from ..runtime.wire.server import SWITCH_S, PolicyServer
 from .families import check_device
-from .sources import source_of
+from .sources import source_of, token_of
 
 HOST, PORT = "127.0.0.1", 8000
 USUAL_CLIENTS, MOST_CLIENTS = 16, 256
@@ -55,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         check_place(options.json)
     budget = load_budget(options.budget or ("gpu-50hz" if options.device == "cuda" else "cpu-20hz"))
-    token, tls, source = _token(options), _tls(options), source_of(options.source, options.plan)
+    token, tls, source = token_of(options.token_env), _tls(options), source_of(options.source, options.plan)
     metadata = {"version": __version__, "budget": budget.to_dict(), **source.told}
     makers = source.makers(options.device)
     batcher = Batcher(partial(make_policies, makers), source.names, budget, options.clients)
@@ -79,15 +78,6 @@ def make_policies(makers: Sequence[Callable[[int], Policy]], width: int) -> list
 
     torch.set_num_threads(1)  # timed and served as `evaluate` does
     return [make(width) for make in makers]
-
-
-def _token(options: argparse.Namespace) -> str | None:
-    if options.token_env is None:
-        return None
-    token = os.environ.get(options.token_env, "").strip()
-    if not token:
-        raise InputError(f"--token-env {options.token_env}: that variable is empty or not set; put the token there")
-    return token
 
 
 def _tls(options: argparse.Namespace) -> tuple[Path, Path] | None:

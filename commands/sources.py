@@ -132,25 +132,35 @@ def remote_opener(
     ca: str | None,
     steps: int | None,
     dims: tuple[int, int] | None,
+    parts: dict[str, Any] | None = None,
 ) -> Callable[[], Source]:
-    """Connects to a policy server, in the process that will ask it. Raises InputError for a token that is not there."""
-    if token_env is not None and not os.environ.get(token_env):
-        raise InputError(f"--token-env {token_env}: no such environment variable; export the server's token in it")
-    return partial(_open_remote, url, token_env, observation_key, ca, steps, dims)
+    """Connects to a policy server, in the process that will ask it; see `RemoteSource`. Raises InputError for a token
+    that is not there."""
+    return partial(_open_remote, url, token_of(token_env), observation_key, ca, steps, dims, parts)
+
+
+def token_of(variable: str | None) -> str | None:
+    """What an environment variable holds; None where none is named. Raises InputError."""
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        raise InputError(f"--token-env {variable}: that variable is empty or not set; put the token there")
+    return token
 
 
 def _open_remote(
     url: str,
-    token_env: str | None,
+    token: str | None,
     observation_key: str,
     ca: str | None,
     steps: int | None,
     dims: tuple[int, int] | None,
+    parts: dict[str, Any] | None,
 ) -> Source:
     from ..runtime.remote import RemoteSource
     from ..runtime.wire.client import PolicyClient
 
-    token = os.environ[token_env] if token_env else None
     authority = None if ca is None else Path(ca)
     client = PolicyClient(url, token=token, observation_key=observation_key, ca=authority)
-    return RemoteSource(client, steps, dims)
+    return RemoteSource(client, steps, dims, parts)

@@ -9,7 +9,7 @@ Legend: To, Do, Ta, Th, Da.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,7 +27,8 @@ MOST_ROWS, MOST_NUMBERS = 1024, 65536  # of an answer, and of an observation, th
 class PolicyCard:
     """n_obs_steps To, n_action_steps Ta, observation_dim Do, action_dim Da, rows Th of an answer; plans: names of the
     rungs, dearest first, and costs_s: what an answer of each costs [s]; can_inpaint: it can be told what was played;
-    continues: it is a queue, see `FollowingPolicy`. Raises InputError for numbers that no policy has."""
+    continues: it is a queue, see `FollowingPolicy`; robot: the terms of the robot that it was packed for, as JSON data,
+    where it was packed. Raises InputError for numbers that no policy has."""
 
     n_obs_steps: int
     n_action_steps: int
@@ -38,6 +39,7 @@ class PolicyCard:
     costs_s: tuple[float, ...]
     can_inpaint: bool = False
     continues: bool = False
+    robot: dict[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         numbers = (self.n_obs_steps, self.n_action_steps, self.observation_dim, self.action_dim)
@@ -61,10 +63,16 @@ class PolicyCard:
         if not isinstance(data, dict):
             raise InputError(f"{origin}: wanted what is known of a policy, got {type(data).__name__}")
         known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
-        missing = [name for name in cls.__dataclass_fields__ if name not in known]
+        missing = [name for name in cls.__dataclass_fields__ if name not in known and name != "robot"]
         if missing:
             raise InputError(f"{origin}: no {', '.join(missing)}; it speaks another version of the protocol")
         return cls(**checked(cls, known, origin))
+
+    def is_same_policy(self, other: PolicyCard) -> bool:
+        """Whether both are of one policy, as far as a card tells; what it costs differs from run to run."""
+        ours, theirs = self.to_dict(), other.to_dict()
+        del ours["costs_s"], theirs["costs_s"]
+        return ours == theirs
 
     def stand_in(self) -> Policy:
         """A policy of these shapes for a `ControlLoop`, which never answers itself."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .host import keep_off_control_core
+
 
 class Child:
     """A spawned process that runs work(*arguments, parent), where `parent` is its `Parent`."""
@@ -77,16 +79,19 @@ def ignore_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def start_without_interrupts(process: Any) -> None:
-    """It must not hear of an interrupt before it can ignore it; this process hears of it when the other has begun."""
+def start_without_interrupts(process: Any, is_controller: bool = False) -> None:
+    """Begin a process; unless it is the controller, off the controller's core. It must not hear of an interrupt before
+    it can ignore it; this process hears of it when the other has begun."""
     if not hasattr(signal, "pthread_sigmask"):
         process.start()
-        return
+        return  # where there are no signal masks, cores cannot be told either
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # beginning it together with the process would let interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
+        if not is_controller:
+            keep_off_control_core(process.pid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -28,9 +28,10 @@ from .rings import Ring
 from .robots import ActionMap, Observed, Robot, RobotDescription, RobotFault, Waypoint
 from .safety import SafetyGate
 
-WORK_S = 0.004  # before a command is due, it is worked out
+WORK_S = 0.008  # before a command is due, it is worked out; at most this share of a period
+WORK_SHARE = 0.4
 LATE_S = 0.001  # a command that is later than this is counted
-REST_S = 0.8  # the most that coming to rest at the end may take
+REST_S = 0.2  # beyond the time that coming to rest at the end takes
 PATIENCE = 2.0  # deadlines after which an answer is given up, whoever computes it
 KINDS = ("answer", "rest", "held")
 STATES_OF = ("moving", "holding", "stopped")
@@ -42,8 +43,8 @@ SEED_STEP = 1_000_003  # between the seeds of two episodes' noise
 
 
 def tick_dtype(description: RobotDescription, action_dim: int) -> np.dtype:
-    """A command as it is recorded: `time_s` when it was due and `late_s` by how much it was late; `state` one of
-    STATES_OF and `why`, one of WHY; `kind` of the action, one of KINDS, and `rung`, who gave it."""
+    """A command as it is recorded: `time_s` when it was due and `late_s` by how much it was late; `age_s` of what
+    was seen last; `state` one of STATES_OF and `why`, one of WHY; `kind` of the action, one of KINDS."""
     Dc, Do = description.command_dim, description.observation_dim
     return np.dtype(
         [
@@ -67,7 +68,9 @@ class Controller:
     """Drives one robot with one policy.
 
     questions, answers: rings of `channel`'s records; asked(): called after each question, to wake who answers.
-    deadline_s: how long an answer is of use. ticks: where every command is recorded.
+    deadline_s: how long an answer is of use. ticks: where every command is recorded. target_part: the part
+    [start, end) of the observation that is the target that actions have added up to, seen from where the robot is; it
+    is put there, as the command on its way to it is not it.
     """
 
     def __init__(
@@ -84,10 +87,11 @@ class Controller:
         clock: Clock,
         deadline_s: float,
         seed: int = 0,
+        target_part: tuple[int, int] | None = None,
     ) -> None:
         self.robot, self.description, self.actions, self.gate, self.loop = robot, description, actions, gate, loop
         self.questions, self.answers, self.ticks, self._wake, self.clock = questions, answers, ticks, asked, clock
-        self.deadline_s, self.seed = deadline_s, seed
+        self.deadline_s, self.seed, self._target_part = deadline_s, seed, target_part
         self.state, self.why, self.explained = HOLDING, FIRST, ""
         self.counts: Counter[str] = Counter()
         self.holds: Counter[str] = Counter()
@@ -100,6 +104,7 @@ class Controller:
         self._pending: Asked | None = None
         self._ids = self._noise = 0
         self._policy_s = 0.0  # when the policy's next tick is due
+        self._ahead_s = min(WORK_S, WORK_SHARE * description.period_s)
         self._line = (0.0, np.zeros(actions.dim), np.zeros(actions.dim))  # begun at, from, to
         self._seen: Observed | None = None
         self._is_ending = False
@@ -110,14 +115,16 @@ class Controller:
         """Command from `start_s` on, every period, until `until(now_s)` says so or the robot refuses: then the robot
         comes to rest. It is stopped on every way out."""
         period_s = self.description.period_s
-        due_s = self._policy_s = start_s
+        self._policy_s, due_s = start_s, start_s + period_s
         last_s = None  # by when it must be at rest
         try:
+            self.gate.begin(self.robot.observe().position)  # where it is, whatever its sensors say
             while last_s is None or (due_s < last_s and not self.gate.motion.at_rest):
                 if last_s is None and until(due_s):
-                    last_s, self._is_ending = due_s + REST_S, True
-                self.clock.sleep_until(due_s - WORK_S)
-                waypoint = self._work(due_s)
+                    last_s, self._is_ending = due_s + self.gate.motion.time_to_rest_s + REST_S, True
+                self._policy_ticks(due_s)
+                self.clock.sleep_until(due_s - self._ahead_s)
+                waypoint = self._next(due_s)
                 self.clock.sleep_until(due_s)
                 self.robot.command([waypoint])
                 now_s = self.clock.now()
@@ -132,8 +139,8 @@ class Controller:
         except Exception as error:  # a driver may raise anything; whatever it is, the robot is stopped
             self._stopped(f"{type(error).__name__}: {error}")
         finally:
-            self.state, self.stopped_s = STOPPED, self.clock.now()
             self.robot.stop()
+            self.state, self.stopped_s = STOPPED, self.clock.now()
 
     def told(self) -> dict[str, Any]:
         """What came of it, as JSON data."""
@@ -156,6 +163,7 @@ class Controller:
             "rows": {name: counts.get(name, 0) for name in ("answers", "rest", "held")},
             "holds": dict(self.holds),
             "gate": dict(self.gate.counts),
+            "most_beyond": self.gate.most_beyond.tolist(),
             "explained": [*self.gate.explained, *self._said],
             "fault": self.fault,
             "stopped_s": self.stopped_s,
@@ -163,14 +171,9 @@ class Controller:
 
     # -- the robot's period ----------------------------------------------------------------------------------------
 
-    def _work(self, due_s: float) -> Waypoint:
+    def _next(self, due_s: float) -> Waypoint:
         """What to send at `due_s`: where to be one period later."""
         period_s, T = self.description.period_s, self.loop.budget.period_s
-        ahead_s = due_s + period_s - self._policy_s
-        if ahead_s > 1e-9:  # what is sent now lies beyond the last line
-            self._policy_s += T * int(ahead_s / T - 1e-9)
-            self._policy_tick(self._policy_s)
-            self._policy_s += T
         begun_s, start, end = self._line
         if self.state == HOLDING or self._is_ending:
             position, velocity = self.gate.step(None)
@@ -197,8 +200,18 @@ class Controller:
 
     # -- the policy's period ---------------------------------------------------------------------------------------
 
-    def _policy_tick(self, due_s: float) -> None:
-        """due_s: where its line begins, which may lie up to a period of the robot ahead."""
+    def _policy_ticks(self, due_s: float) -> None:
+        """Those that are due before the command of `due_s`, each at its time, so that observations are as far apart as
+        they were in training. A tick's line begins one period of the robot later: the command before is on its way."""
+        T = self.loop.budget.period_s
+        while self._policy_s < due_s - 1e-9:
+            self._policy_s += T * int((due_s - self._policy_s) / T)  # ticks that nobody can be in time for any more
+            self.clock.sleep_until(min(self._policy_s, due_s - self._ahead_s))
+            self._policy_tick(self._policy_s + self.description.period_s)
+            self._policy_s += T
+
+    def _policy_tick(self, begins_s: float) -> None:
+        """begins_s: when its line begins."""
         self.counts["policy_ticks"] += 1
         seen = self._seen = self.robot.observe()
         now_s = self.clock.now()
@@ -212,9 +225,9 @@ class Controller:
         if self._must_begin:
             self._begin(seen, now_s)
         else:
-            self.loop.observe(0, seen.values)
+            self.loop.observe(0, self._shown(seen))
         self._ask(seen, now_s)
-        return self._act(due_s)
+        return self._act(begins_s)
 
     def _begin(self, seen: Observed, now_s: float) -> None:
         """Everything that was remembered is of an episode, or a time, that is over."""
@@ -224,12 +237,21 @@ class Controller:
         if self._noise:
             self.rungs.update(self.loop.rungs(0))
         self._noise += 1
-        self.loop.begin(0, self.seed + SEED_STEP * self._noise, seen.values, keeps_load=True)
         if is_new:
-            self.gate.begin(seen.position, now_s)
+            self.gate.begin(seen.position)
         else:
             self.gate.hold_target()
-        self._line = (now_s, self.gate.motion.position, self.gate.motion.position)
+        rests_at = self.gate.motion.rests_at
+        self._line = (now_s, rests_at, rests_at)
+        self.loop.begin(0, self.seed + SEED_STEP * self._noise, self._shown(seen), keeps_load=True)
+
+    def _shown(self, seen: Observed) -> np.ndarray:
+        """[Do], what the policy is shown."""
+        if self._target_part is None:
+            return seen.values
+        values = seen.values.copy()
+        values[slice(*self._target_part)] = self._line[2] - seen.position
+        return values
 
     def _ask(self, seen: Observed, now_s: float) -> None:
         if self._pending is not None or not self.loop.wants_answer(0):
@@ -275,11 +297,11 @@ class Controller:
         return self.loop.deliver(0, told.given, told.latency_s, told.rung)
 
     def _abandon(self) -> None:
-        asked, self._pending = self._pending, None
-        self._begins = self._begins or (asked is not None and asked.begins)  # whoever computes never heard of it
+        self._pending = None
+        self._begins = True  # what whoever computes remembers of it, if anything, is not what was played
         self.loop.abandon(0)
 
-    def _act(self, due_s: float) -> None:
+    def _act(self, begins_s: float) -> None:
         action, kind = self.loop.act(0)
         self._action, self._kind = action, KINDS.index(kind)
         if kind == "held":
@@ -288,17 +310,16 @@ class Controller:
                 return self._hold(FIRST, "")
             self.counts["starved"] += 1
             return self._hold(STARVED, self.explained)
-        start = self._line[2]
         if self.state == HOLDING:
             self.gate.hold_target()
-            start = self.gate.motion.position
+        start = self._line[2]
         end = self.gate.target(action)
         if self.gate.must_hold:
             if self.gate.beyond:
                 return self._hold(BEYOND, self.gate.explained[-1] if self.gate.explained else "")
             self.gate.resume()
         self.state, self.why = MOVING, NOTHING
-        self._line = (due_s, start, end)
+        self._line = (begins_s, start, end)
         return None
 
     def _hold(self, why: int, explained: str) -> None:
@@ -306,6 +327,8 @@ class Controller:
             self.holds[WHY[why]] += 1
         self.state, self.why = HOLDING, why
         self.explained = explained or self.explained
+        rests_at = self.gate.motion.rests_at
+        self._line = (0.0, rests_at, rests_at)
 
     def _stopped(self, why: str) -> None:
         self.state, self.fault = STOPPED, why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -39,6 +40,22 @@ def real_time(priority: int = 50, cpus: Collection[int] | None = None) -> list[s
     else:
         steps.append(lambda: f"SCHED_FIFO and locked memory refused: {sys.platform} has neither; use Linux for robots")
     return [_told(step) for step in steps]
+
+
+def control_core() -> int | None:
+    """The core that a controller has to itself, as far as processes of ours are concerned: the last of this process's;
+    None where there is one, or no say in it. A kernel that does not preempt itself lets SCHED_FIFO wait for whatever
+    another process has asked of it on that core."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return cores[-1] if len(cores) > 1 else None
+
+
+def keep_off_control_core(pid: int) -> None:
+    """A process that has just begun is to leave that core alone; where the system refuses, it does not."""
+    core = control_core()
+    if core is not None:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(pid, set(os.sched_getaffinity(0)) - {core})
 
 
 def _told(step: Any) -> str:

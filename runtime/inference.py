@@ -27,13 +27,13 @@ from .clock import WallClock
 from .contracts import Policy
 from .faults import MEMORY, PAUSE, hold_objects
 from .ladder import LadderPolicy
+from .memory import Fitting, is_out_of_memory
 from .questions import answer
 from .rings import Ring
 
 SLOTS = 8  # questions and answers that may wait; only the newest question is ever answered
 IDLE_S = 0.2  # between two looks at whether it is still wanted
 START_S, STOP_S = 300.0, 3.0  # a policy may have to be compiled
-MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")  # of torch, which is not imported here, and of Python
 
 
 class Source(Protocol):
@@ -52,28 +52,28 @@ class LocalSource:
     """A policy in this process.
 
     A rung that runs out of memory is left, and the question is put to the next one: where none is left, the answer says
-    so.
+    so. After RETRY answers the dear ones are tried again.
     """
 
     def __init__(self, policy: Policy, card: PolicyCard) -> None:
         self.policy, self.card, self._clock = policy, card, WallClock()
-        self._lowest = 0  # the dearest rung that still fits into memory
+        self._fitting = Fitting(len(card.plans))
         self._fails: Callable[[int], bool] = lambda rung: False
 
     def answer(self, asked: Asked) -> Told:
         if asked.begins:
             self.policy.reset([0], [asked.seed])
-        rungs = len(self.card.plans)
-        wanted = max(asked.question.rungs[0] if asked.question.rungs else 0, self._lowest)
-        for rung in range(wanted, rungs):
+        for rung in self._fitting.tries(asked.question.rungs[0] if asked.question.rungs else 0):
             try:
-                return self._computed(asked, rung)
+                told = self._computed(asked, rung)
             except (MemoryError, RuntimeError) as error:
-                if type(error).__name__ not in MEMORY_ERRORS:
+                if not is_out_of_memory(error):
                     raise
-                self._lowest = rung + 1
+                self._fitting.failed(rung)
+            else:
+                self._fitting.answered()
+                return told
         now_s = self._clock.now()
-        self._lowest = min(self._lowest, rungs - 1)  # memory may come back
         return Told(asked.id, now_s, now_s - asked.time_s, 0.0, FULL, "no plan fits into memory")
 
     def fails(self, rungs: int) -> None:
@@ -197,7 +197,7 @@ def _run(open_source: Callable[[], Source], holds_objects: bool, pipe: Any, wake
 
 
 def _serve(source: Source, questions: Ring, answers: Ring, wake: Any, ended: Any, fault: Any) -> None:
-    parent = multiprocessing.parent_process()
+    parent, clock = multiprocessing.parent_process(), WallClock()
     done = 0
     while not ended.is_set():
         if not wake.acquire(timeout=IDLE_S):
@@ -213,4 +213,14 @@ def _serve(source: Source, questions: Ring, answers: Ring, wake: Any, ended: Any
             source.fails(1 if fault.value == MEMORY else 0)
         if fault.value == PAUSE:
             gc.collect()
-        answers.put(source.answer(asked).record(answers.dtype))
+        answers.put(_answered(source, asked, answers.dtype, clock))
+
+
+def _answered(source: Source, asked: Asked, dtype: np.dtype, clock: WallClock) -> np.void:
+    """The answer's record. Whatever a foreign policy raises is told in one line, and the next question is answered."""
+    try:
+        return source.answer(asked).record(dtype)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        now_s = clock.now()
+        return Told(asked.id, now_s, now_s - asked.time_s, state=REFUSED, reason=reason).record(dtype)

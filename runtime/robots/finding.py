@@ -5,7 +5,8 @@
     joints: [shoulder, elbow]
     period_s: 0.02
     limits: {low: [-3.1, -2.0], high: [3.1, 2.0], speed: [1, 1], acceleration: [4, 4], jerk: [40, 40]}
-    policy: ...                             # what a policy must know of it; not read here
+    policy: ...                             # what a policy must know of it, and
+    model: ...                              # where its joints and tool may be; neither is read here
 
 Another package's entry point is a function that takes the file's mapping without `kind` and gives a `Robot`.
 """
@@ -29,6 +30,7 @@ from .lerobot import LeRobotRobot, make_lerobot
 from .rosbridge import STATES, TRAJECTORY, RosbridgeRobot
 
 GROUP = "ontick.robots"
+NOT_DRIVERS = ("policy", "model")  # parts of a file that no driver reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +63,26 @@ def make_robot(source: str | Path) -> Robot:
 
     Raises InputError for a file that is none, says too little or too much, or names a kind that nobody knows.
     """
-    path = Path(source)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"got the robot {str(source)!r}, wanted sim or a YAML file of a robot: {reason}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-        raise InputError(f"{path}: wanted a mapping with a kind: {', '.join(robot_kinds())}")
+    path, data = Path(source), read_robot_file(source)
     kind = data.pop("kind")
-    data.pop("policy", None)
+    for part in NOT_DRIVERS:
+        data.pop(part, None)
     robot = _maker(kind, str(path))(data, str(path))
     if not isinstance(robot, Robot):
         raise InputError(f"{path}: the kind {kind!r} made a {type(robot).__name__}, wanted a Robot: see the contract")
     return robot
+
+
+def read_robot_file(source: str | Path) -> dict[str, Any]:
+    """A robot's YAML file: a mapping with a kind. Raises InputError."""
+    try:
+        data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no text, or no such date
+        reason = " ".join(str(error).split())
+        raise InputError(f"got the robot {str(source)!r}, wanted sim or a YAML file of a robot: {reason}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        raise InputError(f"{source}: wanted a mapping with a kind: {', '.join(robot_kinds())}")
+    return data
 
 
 def robot_kinds() -> list[str]:

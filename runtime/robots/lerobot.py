@@ -1,8 +1,8 @@
 """Robots of LeRobot, by an adapter of its interface: `get_observation() -> dict`, `send_action(dict) -> dict`.
 
-Both may wait for a serial line of tens of ms, and only one may use it at a time. So one thread does both in turn, and
-the controller sees the newest measurement, stamped when it was asked for. Limits are in the units of the action keys
-(degrees, or -100 to 100), which LeRobot's calibration decides. Images are left out.
+Both may wait for a serial line of tens of ms, and only one may use it at a time. So a process of its own does both in
+turn, and the controller sees the newest measurement, stamped when it was asked for. Limits are in the units of the
+action keys (degrees, or -100 to 100), which LeRobot's calibration decides. Images are left out.
 
 LeRobot's robots hold the last position that they were told, which is all the watchdog they have.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import InputError
 from .contract import Limits, Observed, RobotDescription, RobotFault, Waypoint
-from .link import Link
+from .link import FarEnd, Link
 from .refusals import refuse_bad
 
 
@@ -41,9 +41,8 @@ class LeRobot(Protocol):
 class LeRobotRobot:
     """A `Robot`.
 
-    make: makes LeRobot's robot, in the thread that will use it; picklable, for a controller in another process.
+    make: makes LeRobot's robot, in the process that will use it; picklable.
     keys_observation: Do names such as "shoulder_pan.pos"; keys_action: Dc of them, which are commanded as well.
-    clipped: how many commands LeRobot sent otherwise than they were given (its `max_relative_target`).
     """
 
     def __init__(
@@ -60,17 +59,18 @@ class LeRobotRobot:
             raise InputError(f"got limits of {len(limits.low)} dimensions for {len(self.keys_action)} action keys")
         if unseen := set(self.keys_action) - set(self.keys_observation):
             raise InputError(f"got actions {sorted(unseen)} that are not observed: where they are must be known")
-        self.limits, self.period_s, self.clipped = limits, period_s, 0
+        self.limits, self.period_s = limits, period_s
         self._make = make
         self._commanded = [self.keys_observation.index(key) for key in self.keys_action]
         self._link: Link | None = None
+        self._counts: dict[str, int] = {}
 
     def connect(self) -> RobotDescription:
         if self._link is not None:
             raise RobotFault("the LeRobot robot is connected already: stop it first")
-        link = self._link = Link("the LeRobot robot", len(self.keys_observation))
+        link = self._link = Link("the LeRobot robot", len(self.keys_observation), len(self.keys_action))
         try:
-            link.run(lambda: self._live(link))
+            link.start(_live, self._make, self.keys_observation, self.keys_action, self.period_s)
             link.wait_for_first()
         except BaseException:
             self.stop()
@@ -95,54 +95,66 @@ class LeRobotRobot:
         refuse_bad(waypoints, self.limits)
         link.order(waypoints)
 
+    def report(self) -> dict[str, int]:
+        """What was counted since it was connected, also after `stop`: see `Link.report`; `clipped`: how many commands
+        LeRobot sent otherwise than they were given (its `max_relative_target`)."""
+        return self._counts if self._link is None else self._link.report()
+
     def stop(self) -> None:
         """Let go; whether the motors keep their torque then is LeRobot's setting `disable_torque_on_disconnect`."""
         link, self._link = self._link, None
         if link is not None:
             link.end()
+            self._counts = link.report()
 
     def _connected(self) -> Link:
         if self._link is None:
             raise RobotFault("the LeRobot robot is not connected")
         return self._link
 
-    def _live(self, link: Link) -> None:
-        """The thread that has the robot to itself."""
-        robot = self._make()
-        try:
-            robot.connect(calibrate=False)  # which would ask somebody to move the arm
-            self._check(robot)
-            waypoints: Sequence[Waypoint] = ()
-            sent: Waypoint | None = None
-            while link.is_alive:
-                stamp_s = link.clock.now()
-                seen = robot.get_observation()
-                link.measured([seen[key] for key in self.keys_observation], stamp_s)
-                waypoints = link.orders(self.period_s) or waypoints
-                due = _due(waypoints, link.clock.now())
-                if due is not None and due is not sent:
-                    self._send(robot, due)
-                    sent = due
-        finally:
-            with contextlib.suppress(Exception):
-                robot.disconnect()
 
-    def _check(self, robot: LeRobot) -> None:
-        if not robot.is_calibrated:
-            raise RobotFault("it is not calibrated: run lerobot-calibrate")
-        for what, keys, features in (
-            ("observation", self.keys_observation, robot.observation_features),
-            ("action", self.keys_action, robot.action_features),
-        ):
-            if missing := [key for key in keys if key not in features]:
-                raise RobotFault(f"it has no {what} {', '.join(missing)}; it has {', '.join(map(str, features))}")
-        if more := [key for key in robot.action_features if key not in self.keys_action]:
-            raise RobotFault(f"it wants to be told {', '.join(more)} as well")
+def _live(
+    far: FarEnd, make: Callable[[], LeRobot], keys_observation: Sequence[str], keys_action: Sequence[str], rest_s: float
+) -> None:
+    """What has the robot to itself."""
+    robot = make()
+    try:
+        robot.connect(calibrate=False)  # which would ask somebody to move the arm
+        _check(robot, keys_observation, keys_action)
+        waypoints: Sequence[Waypoint] = ()
+        sent: Waypoint | None = None
+        while far.is_alive:
+            stamp_s = far.clock.now()
+            seen = robot.get_observation()
+            far.measured([seen[key] for key in keys_observation], stamp_s)
+            waypoints = far.orders(rest_s) or waypoints
+            due = _due(waypoints, far.clock.now())
+            if due is not None and due is not sent:
+                _send(far, robot, dict(zip(keys_action, due.position.tolist(), strict=True)))
+                sent = due
+    finally:
+        with contextlib.suppress(Exception):
+            robot.disconnect()
 
-    def _send(self, robot: LeRobot, waypoint: Waypoint) -> None:
-        action = {key: float(value) for key, value in zip(self.keys_action, waypoint.position, strict=True)}
-        sent = robot.send_action(dict(action))
-        self.clipped += any(abs(float(sent.get(key, value)) - value) > 1e-3 for key, value in action.items())
+
+def _check(robot: LeRobot, keys_observation: Sequence[str], keys_action: Sequence[str]) -> None:
+    if not robot.is_calibrated:
+        raise RobotFault("it is not calibrated: run lerobot-calibrate")
+    for what, keys, features in (
+        ("observation", keys_observation, robot.observation_features),
+        ("action", keys_action, robot.action_features),
+    ):
+        if missing := [key for key in keys if key not in features]:
+            raise RobotFault(f"it has no {what} {', '.join(missing)}; it has {', '.join(map(str, features))}")
+    if more := [key for key in robot.action_features if key not in keys_action]:
+        raise RobotFault(f"it wants to be told {', '.join(more)} as well")
+
+
+def _send(far: FarEnd, robot: LeRobot, action: dict[str, float]) -> None:
+    sent = robot.send_action(dict(action))
+    far.count("sent")
+    if any(abs(float(sent.get(key, value)) - value) > 1e-3 for key, value in action.items()):
+        far.count("clipped")
 
 
 def _due(waypoints: Sequence[Waypoint], now_s: float) -> Waypoint | None:

@@ -6,22 +6,24 @@
 What is observed are joint positions. Their stamps are of the robot's clock, which nobody compared with ours, so a
 measurement is stamped when it arrives here: it is older than that by the time that it was under way.
 
-The network can wait; the controller does not: a thread reads, another writes the newest command.
+The network can wait; the controller does not: a process of its own reads, and writes the newest command.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from ...errors import InputError
 from .contract import Limits, Observed, RobotDescription, RobotFault, Waypoint
-from .link import Link
+from .link import FarEnd, Link
 from .refusals import refuse_bad
 
 STATES = "/joint_states"
@@ -62,31 +64,23 @@ class RosbridgeRobot:
         self.url, self.joints, self.limits, self.period_s = url, tuple(joints), limits, period_s
         self.command_topic, self.state_topic, self.message, self.ros = command_topic, state_topic, message, ros
         self._link: Link | None = None
-        self._last: Waypoint | None = None
+        self._counts: dict[str, int] = {}
 
     def connect(self) -> RobotDescription:
         if self._link is not None:
             raise RobotFault(f"the robot at {self.url} is connected already: stop it first")
+        if importlib.util.find_spec("websockets") is None:
+            raise InputError('got no package websockets, wanted it: pip install "ontick[drive]"')
+        count = len(self.joints)
+        words = _Words(self.joints, self.limits, self.period_s, self.command_topic, self.state_topic)
+        link = Link(f"the robot at {self.url}", count, count)
+        self._link = link
         try:
-            from websockets.exceptions import WebSocketException
-            from websockets.sync.client import connect
-        except ImportError:
-            raise InputError('got no package websockets, wanted it: pip install "ontick[drive]"') from None
-        opened = contextlib.ExitStack()
-        try:
-            socket = opened.enter_context(
-                connect(self.url, open_timeout=OPEN_S, close_timeout=CLOSE_S, max_size=LONGEST_BYTES)
-            )
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise RobotFault(f"the robot at {self.url} cannot be reached: {error}") from None
-        link = self._link = Link(f"the robot at {self.url}", len(self.joints))
-        try:
-            link.run(lambda: self._read(link, socket), lambda: self._write(link, socket, opened))
+            link.start(_live, self.url, words._replace(message=self.message, ros=self.ros))
             link.wait_for_first()
         except BaseException:
             self.stop()
             raise
-        count = len(self.joints)
         return RobotDescription(
             name=f"rosbridge {urlsplit(self.url).netloc}",
             observation_dim=count,
@@ -106,71 +100,102 @@ class RosbridgeRobot:
         link = self._connected()
         refuse_bad(waypoints, self.limits)
         link.order(waypoints)
-        self._last = waypoints[-1]
+
+    def report(self) -> dict[str, int]:
+        """What was counted since it was connected, also after `stop`: see `Link.report`; nothing is `clipped` here."""
+        return self._counts if self._link is None else self._link.report()
 
     def stop(self) -> None:
         """Brake from the last waypoint, then leave: a trajectory's end is where a joint controller stays."""
         link, self._link = self._link, None
         if link is not None:
             link.end()
-        self._last = None
+            self._counts = link.report()
 
     def _connected(self) -> Link:
         if self._link is None:
             raise RobotFault(f"the robot at {self.url} is not connected")
         return self._link
 
-    def _read(self, link: Link, socket: Any) -> None:
+
+def _live(far: FarEnd, url: str, words: _Words) -> None:
+    """What talks to rosbridge: a thread reads, this one writes. It brakes when the controller has died, too."""
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+
+    try:
+        socket = connect(url, open_timeout=OPEN_S, close_timeout=CLOSE_S, max_size=LONGEST_BYTES)
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise RobotFault(str(error) or type(error).__name__) from None
+    with contextlib.closing(socket):
+        threading.Thread(target=_read, args=(far, words, socket), daemon=True).start()
+        _write(far, words, socket)
+
+
+def _read(far: FarEnd, words: _Words, socket: Any) -> None:
+    with far.guarded():
         for text in socket:
-            now_s = link.clock.now()
+            now_s = far.clock.now()
             said = _parsed(text)
             if said.get("op") == "status" and said.get("level") == "error":
                 raise RobotFault(f"rosbridge says: {said.get('msg')}")
-            if said.get("op") == "publish" and said.get("topic") == self.state_topic:
-                self._measured(link, said.get("msg"), now_s)
-        if not link.is_ending:
+            if said.get("op") == "publish" and said.get("topic") == words.state_topic:
+                _measured(far, words, said.get("msg"), now_s)
+        if far.is_alive:
             raise RobotFault("the connection was closed")
 
-    def _measured(self, link: Link, state: Any, now_s: float) -> None:
-        """A JointState, of all our joints or, where several nodes share the topic, of others."""
-        names, positions = (state.get(key) if isinstance(state, dict) else None for key in ("name", "position"))
-        if not isinstance(names, list) or not isinstance(positions, list) or len(names) != len(positions):
-            link.measured([np.nan], now_s)
-            return
-        by_name = dict(zip(map(str, names), positions, strict=True))
-        if all(joint in by_name for joint in self.joints):
-            link.measured([by_name[joint] for joint in self.joints], now_s)
 
-    def _write(self, link: Link, socket: Any, opened: contextlib.ExitStack) -> None:
-        def say(op: str, **more: Any) -> None:
-            socket.send(json.dumps({"op": op, **more}))
+def _measured(far: FarEnd, words: _Words, state: Any, now_s: float) -> None:
+    """A JointState, of all our joints or, where several nodes share the topic, of others."""
+    names, positions = (state.get(key) if isinstance(state, dict) else None for key in ("name", "position"))
+    if not isinstance(names, list) or not isinstance(positions, list) or len(names) != len(positions):
+        far.measured([np.nan], now_s)
+        return
+    by_name = dict(zip(map(str, names), positions, strict=True))
+    if all(joint in by_name for joint in words.joints):
+        far.measured([by_name[joint] for joint in words.joints], now_s)
 
-        command = {"topic": self.command_topic}
-        try:
-            say("subscribe", topic=self.state_topic, type=self._typed("sensor_msgs/JointState"), queue_length=1)
-            say("advertise", **command, type=self._typed(TYPES[self.message]))
-            while link.is_alive:
-                if waypoints := link.orders(IDLE_S):
-                    say("publish", **command, msg=self._said(waypoints, link.clock.now()))
-            if self._last is not None:
-                say("publish", **command, msg=self._said([self._rest(self._last)], link.clock.now()))
-            say("unadvertise", **command)
-            say("unsubscribe", topic=self.state_topic)
-        finally:
-            with contextlib.suppress(Exception):
-                opened.close()
 
-    def _typed(self, name: str) -> str:
+def _write(far: FarEnd, words: _Words, socket: Any) -> None:
+    def say(op: str, **more: Any) -> None:
+        socket.send(json.dumps({"op": op, **more}))
+
+    command, last = {"topic": words.command_topic}, None
+    say("subscribe", topic=words.state_topic, type=words.typed("sensor_msgs/JointState"), queue_length=1)
+    say("advertise", **command, type=words.typed(TYPES[words.message]))
+    while far.is_alive:
+        if waypoints := far.orders(IDLE_S):
+            say("publish", **command, msg=words.said(waypoints, far.clock.now()))
+            far.count("sent")
+            last = waypoints[-1]
+    if last is not None:
+        say("publish", **command, msg=words.said([words.rest(last)], far.clock.now()))
+    say("unadvertise", **command)
+    say("unsubscribe", topic=words.state_topic)
+
+
+class _Words(NamedTuple):
+    """What is said of a command, and how each ROS spells it. As of RosbridgeRobot."""
+
+    joints: tuple[str, ...]
+    limits: Limits
+    period_s: float
+    command_topic: str
+    state_topic: str
+    message: str = "trajectory"
+    ros: int = 2
+
+    def typed(self, name: str) -> str:
         return name if self.ros == 1 else name.replace("/", "/msg/")
 
-    def _rest(self, last: Waypoint) -> Waypoint:
+    def rest(self, last: Waypoint) -> Waypoint:
         """Where the robot comes to rest when it brakes after its last waypoint as its limits allow."""
         braking_s = np.abs(last.velocity) / self.limits.acceleration
         rest = np.clip(last.position + last.velocity * braking_s / 2, self.limits.low, self.limits.high)
         rest_s = last.time_s + max(float(braking_s.max()), self.period_s)
         return Waypoint(rest_s, rest, np.zeros_like(rest))
 
-    def _said(self, waypoints: Sequence[Waypoint], now_s: float) -> dict[str, Any]:
+    def said(self, waypoints: Sequence[Waypoint], now_s: float) -> dict[str, Any]:
         """The message of a command."""
         if self.message == "positions":
             ahead = [waypoint for waypoint in waypoints if waypoint.time_s > now_s] or [waypoints[-1]]

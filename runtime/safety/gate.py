@@ -1,6 +1,6 @@
 """The safety gate: what stands between an answer and the robot, always on.
 
-    gate.begin(seen.position, now_s)
+    gate.begin(seen.position)
     gate.refuses_observation(seen, now_s)       # before a policy is asked
     gate.refuses_chunk(rows, asked_s, now_s)    # before an answer is played
     target = gate.target(row)                   # every action
@@ -73,7 +73,7 @@ class SafetyGate:
         self._beyond, self._must_hold = 0, False
         self._target = (description.limits.low + description.limits.high) / 2
 
-    def begin(self, position: Any, now_s: float) -> None:
+    def begin(self, position: Any) -> None:
         """A new episode: at rest at `position` [Dc]. Counters are kept. Raises InputError as `Motion.begin` does."""
         self.motion.begin(position)
         begins = self.motion.position

@@ -111,6 +111,11 @@ class Motion:
         return self._put([axis.way.stop.end for axis in self._axes], self._switched)
 
     @property
+    def time_to_rest_s(self) -> float:
+        """How long it takes to come to rest from here."""
+        return max(0.0, *(axis.way.stop.duration_s - axis.way.since_s for axis in self._axes))
+
+    @property
     def at_rest(self) -> bool:
         return all(axis.way.at_rest for axis in self._axes)
 

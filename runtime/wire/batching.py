@@ -3,7 +3,12 @@
 Every client is a lane with at most one question. The thread takes the oldest question and those that may be computed
 with it: of the same plan, and agreeing with rows or not. Of the widths that a batch can have, those whose measured cost
 fits the deadline come into question, and the one that costs least a question is taken; where lanes side by side cost as
-much as one after another, that is one after another.
+much as one after another, that is one after another. Once the oldest has waited for so long that no width keeps the
+deadline, there is none left to keep: then every width comes into question with which the answers are still of use, for
+the sooner the queue is done, the sooner deadlines are kept again.
+
+A plan that runs out of memory is answered for by the next one, and a width by asking one lane at a time; both are tried
+again after a while.
 
 CUDA graphs belong to the thread that captured them, so policies are made, warmed and asked in this one.
 
@@ -21,22 +26,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, RunFailed
 from ..budget import LatencyBudget
 from ..clock import Clock, WallClock
 from ..contracts import AdoptingPolicy, FollowingPolicy, Policy
 from ..ladder import SPARE, LadderPolicy
+from ..memory import Fitting, is_out_of_memory
 from ..questions import Given, Question, answer, can_inpaint
 
 WIDTHS = (1, 2, 4, 8, 16)
 WARM_UP, LEAST, MOST, TIMING_S = 3, 10, 100, 0.3  # answers, answers, answers, seconds of a width and plan
 STOP_S = 10.0
+PAYS = 0.95  # of what a question costs alone: where a width saves less, no wider one is made
+WIDEST = 10  # deadlines that the widest batch may last
 
 MakePolicies = Callable[[int], Sequence[Policy]]  # width -> the policies of all plans, dearest first
 
 
 class Late(Exception):
     """A question waited for longer than its answer is of use."""
+
+
+class Full(Exception):
+    """No plan fits into memory."""
 
 
 @dataclass(eq=False)
@@ -59,12 +71,13 @@ class Asked:
 
 class Answered(NamedTuple):
     """device_s: from the question's turn to its answer, the device waited for; queued_s: before that; batch: lanes that
-    were computed together."""
+    were computed together; plan: which of the plans answered."""
 
     given: Given
     device_s: float
     queued_s: float
     batch: int
+    plan: int
 
 
 class Batcher:
@@ -88,8 +101,10 @@ class Batcher:
         self.widths: tuple[int, ...] = ()
         self.costs_s: dict[tuple[int, int], float] = {}  # (plan, width): at the budget's percentile
         self.medians_s: dict[tuple[int, int], float] = {}
+        self.least_s: dict[tuple[int, int], float] = {}  # what widths are compared by: other programs only add to it
         self.batches: dict[int, int] = {}  # lanes computed together: how often
         self.late = 0
+        self._fitting = Fitting(len(self.names))
         # Once it is ready: what a controller without the policy must know of it, as plain data.
         self.facts: dict[str, Any] = {}
         self._policy: Policy
@@ -119,7 +134,7 @@ class Batcher:
         self._begun.result(timeout_s)
 
     def ask(self, asked: Asked) -> Future[Answered]:
-        """Put a question. Its future raises Late, or what the policy raised; cancelled, it is not computed."""
+        """Put a question. Its future raises Late, Full, or what the policy raised; cancelled, it is not computed."""
         with self._changed:
             self._waiting.append(asked)
             self._changed.notify()
@@ -150,14 +165,21 @@ class Batcher:
                 break
             if width > 1 and (width // 2 >= self.lanes or not self._may_widen(rungs)):
                 break
-            policies = list(self._make_policies(width))
-            if len(policies) != len(self.names):
-                raise InputError(f"got {len(policies)} policies for the plans {', '.join(self.names)}")
-            for plan, policy in enumerate(policies):
-                self._measure(plan, width, policy)
+            try:
+                policies = self._made(width)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if width > 1:  # the narrower ones serve
+                    break
+                told = " ".join(str(error).split())[:200] or type(error).__name__
+                raise RunFailed(
+                    f"no memory for {', '.join(self.names)} ({told}); serve fewer or smaller plans"
+                ) from None
             rungs += policies
             names += [f"{name}, {width} wide" for name in self.names]
             self.widths = (*self.widths, width)
+        self._wide = Fitting(len(self.widths))
         self._ladder = len(rungs) > 1
         # LadderPolicy hands a lane over where another width or plan gave its last answer; costs are ours.
         self._policy = LadderPolicy(names, rungs, [1.0] * len(rungs)) if self._ladder else rungs[0]
@@ -179,12 +201,27 @@ class Batcher:
             "costs_s": np.minimum.accumulate([self.costs_s[p, narrowest] for p in range(len(self.names))]).tolist(),
         }
 
+    def _made(self, width: int) -> list[Policy]:
+        policies = list(self._make_policies(width))
+        if len(policies) != len(self.names):
+            raise InputError(f"got {len(policies)} policies for the plans {', '.join(self.names)}")
+        for plan, policy in enumerate(policies):
+            self._measure(plan, width, policy)
+        return policies
+
     def _may_widen(self, rungs: Sequence[Policy]) -> bool:
+        """Whether a wider batch can be asked, and the widest so far costs less a question than asking alone."""
         for policy in rungs:
             if (isinstance(policy, FollowingPolicy) and policy.continues) or not isinstance(policy, AdoptingPolicy):
                 return False
-        width = self.widths[-1]
-        return any(self.fits(plan, width) for plan in range(len(self.names)))
+        first, width = self.widths[0], self.widths[-1]
+        if width == first:
+            return True
+        for plan in range(len(self.names)):
+            cost_s = self.least_s[plan, width]
+            if cost_s <= WIDEST * self.budget.deadline_s and cost_s / width <= PAYS * self.least_s[plan, first]:
+                return True
+        return False
 
     def _measure(self, plan: int, width: int, policy: Policy) -> None:
         """What an answer of a full batch costs."""
@@ -201,12 +238,16 @@ class Batcher:
             times_s.append(self.clock.now() - start_s)
         policy.reset(lanes, lanes)
         self.costs_s[plan, width] = float(np.percentile(times_s, self.budget.percentile))
-        self.medians_s[plan, width] = float(np.median(times_s))
+        self.medians_s[plan, width], self.least_s[plan, width] = float(np.median(times_s)), min(times_s)
 
-    def _width(self, plan: int, waiting: int) -> int:
-        """The width that costs least a question."""
-        fitting = [width for width in self.widths if self.fits(plan, width)] or [self.widths[0]]
-        return min(fitting, key=lambda width: self.medians_s[plan, width] / min(width, waiting))
+    def _width(self, plan: int, waiting: int, waited_s: float = 0.0, left_s: float = np.inf) -> int:
+        """The width that costs least a question. waited_s: of the oldest; left_s: how long answers are of use still."""
+        widths = self.widths[: len(self._wide.tries())]
+        if waited_s + self.costs_s[plan, widths[0]] > self.budget.deadline_s:
+            fitting = [width for width in widths if self.costs_s[plan, width] <= (1 - SPARE) * left_s]
+        else:
+            fitting = [width for width in widths if self.fits(plan, width)]
+        return min(fitting or widths[:1], key=lambda width: (self.least_s[plan, width] / min(width, waiting), width))
 
     def _next(self) -> list[Asked] | None:
         """The questions to answer together; None at the end."""
@@ -237,7 +278,9 @@ class Batcher:
     def _take(self) -> list[Asked]:
         first = self._waiting[0]
         like = [asked for asked in self._waiting if _kind(asked) == _kind(first)]
-        batch = like[: self._width(first.plan, len(like))]
+        now_s = self.clock.now()
+        left_s = min(asked.until_s for asked in like) - now_s
+        batch = like[: self._width(first.plan, len(like), now_s - first.asked_s, left_s)]
         for asked in batch:
             self._waiting.remove(asked)
         return batch
@@ -245,42 +288,51 @@ class Batcher:
     def _answer(self, batch: list[Asked]) -> None:
         batch = [asked for asked in batch if asked.answered.set_running_or_notify_cancel()]
         if not batch:
-            return
-        start_s = self.clock.now()
+            return None
+        if len(batch) == 1:
+            return self._answer_alone(batch[0])
+        start_s, plan = self.clock.now(), self._fitting.tries(batch[0].plan)[0]
         try:
-            given = self._compute(batch)
+            given = self._compute(batch, plan)
         except Exception as error:
-            if len(batch) > 1:  # whose question it was shows when each is asked alone
-                for asked in batch:
-                    self._answer_alone(asked)
-            else:
-                _tell(batch[0], error)
-            return
-        self._deliver(batch, given, start_s)
+            if is_out_of_memory(error):
+                self._wide.failed(len(self.widths) - 1 - self.widths.index(self._wide_enough(len(batch))))
+            for asked in batch:  # whose question it was shows when each is asked alone
+                self._answer_alone(asked)
+            return None
+        return self._deliver(batch, given, start_s, plan)
 
     def _answer_alone(self, asked: Asked) -> None:
         start_s = self.clock.now()
-        try:
-            given = self._compute([asked])
-        except Exception as error:
-            _tell(asked, error)
-        else:
-            self._deliver([asked], given, start_s)
+        for plan in self._fitting.tries(asked.plan):
+            try:
+                given = self._compute([asked], plan)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    return _tell(asked, error)
+                self._fitting.failed(plan)
+            else:
+                return self._deliver([asked], given, start_s, plan)
+        return _tell(asked, Full("no plan fits into memory"))
 
-    def _deliver(self, batch: list[Asked], given: list[Given], start_s: float) -> None:
+    def _deliver(self, batch: list[Asked], given: list[Given], start_s: float, plan: int) -> None:
         device_s, n = self.clock.now() - start_s, len(batch)
         self.batches[n] = self.batches.get(n, 0) + 1
+        self._fitting.answered()
+        self._wide.answered()
         for asked, one in zip(batch, given, strict=True):
-            _tell(asked, Answered(one, device_s, start_s - asked.asked_s, n))
+            _tell(asked, Answered(one, device_s, start_s - asked.asked_s, n, plan))
 
-    def _compute(self, batch: list[Asked]) -> list[Given]:
+    def _wide_enough(self, lanes: int) -> int:
+        return next((width for width in self.widths if width >= lanes), self.widths[-1])
+
+    def _compute(self, batch: list[Asked], plan: int) -> list[Given]:
         fresh = [asked for asked in batch if asked.seed is not None]
         if fresh:
             self._policy.reset([asked.lane for asked in fresh], [int(asked.seed or 0) for asked in fresh])
             for asked in fresh:
                 asked.seed = None  # once, even where it is asked again alone
-        lanes, plan = tuple(asked.lane for asked in batch), batch[0].plan
-        width = next((w for w in self.widths if w >= len(batch)), self.widths[-1])
+        lanes, width = tuple(asked.lane for asked in batch), self._wide_enough(len(batch))
         rungs = (self.widths.index(width) * len(self.names) + plan,) * len(batch) if self._ladder else None
         kept = None
         if batch[0].kept is not None:

@@ -35,12 +35,20 @@ class WireTimeout(WireError):
     """No reply in time."""
 
 
+class WireLate(WireTimeout):
+    """The server said that it had no time for it."""
+
+
 class WireClosed(WireError):
     """There is no server, or no connection to it any more."""
 
 
 class WireRefused(WireError):
     """The server said no, and why, or said what cannot be used."""
+
+
+class WireFull(WireRefused):
+    """The server has no memory for an answer now; the connection stands."""
 
 
 class Reply(NamedTuple):
@@ -129,11 +137,14 @@ class PolicyClient:
             raise WireRefused(f"{self.url} refused: {_told(error.response)}") from None
         except (OSError, self._errors.WebSocketException, EOFError) as error:
             raise WireClosed(f"{self.url} cannot be reached: {_line(error)}") from None
-        _limit_sending(self._connection.socket, self._within(timeout_s))
         try:
+            _limit_sending(self._connection.socket, min(self.timeout_s, self._within(timeout_s)))
             metadata = self._receive(until_s)
+        except OSError as error:  # it has hung up already
+            self.drop()
+            raise WireClosed(f"{self.url} is gone: {_line(error)}") from None
         except WireError:
-            self._drop()
+            self.drop()
             raise
         self.metadata = metadata if isinstance(metadata, dict) else {}
         return self.metadata
@@ -148,7 +159,8 @@ class PolicyClient:
         """The answer to an observation: an array [Do] or [To, Do], or a dictionary as a foreign server wants it.
         request: keys of ours; a foreign server is not told them.
 
-        Raises WireTimeout, WireClosed and WireRefused; `is_connected` says whether the connection stands.
+        Raises WireTimeout (WireLate where the server says so), WireClosed and WireRefused (WireFull where it has no
+        memory); `is_connected` says whether the connection stands.
         """
         if self._connection is None:
             raise WireClosed(f"{self.url} is not connected; call connect()")
@@ -164,10 +176,10 @@ class PolicyClient:
             return self._reply(until_s)
         except WireTimeout:
             if not self.is_ours:  # it may still reply, and could not be told from the next
-                self._drop()
+                self.drop()
             raise
         except WireClosed:
-            self._drop()
+            self.drop()
             raise
 
     def close(self) -> None:
@@ -177,8 +189,8 @@ class PolicyClient:
             with contextlib.suppress(Exception):
                 connection.close()
 
-    def _drop(self) -> None:
-        """Leave at once, without a word to a server that may be hung."""
+    def drop(self) -> None:
+        """Leave at once, without a word to a server that may be hung; again is no error."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.socket.shutdown(socket.SHUT_RDWR)
@@ -226,7 +238,9 @@ class PolicyClient:
                 self.late += 1
                 continue
             if isinstance(keys, dict) and "late" in keys:
-                raise WireTimeout(f"{self.url} had no time for it: {keys['late']}")
+                raise WireLate(f"{self.url} had no time for it: {_line(keys['late'])}")
+            if isinstance(keys, dict) and "full" in keys:
+                raise WireFull(f"{self.url} has no memory for it: {_line(keys['full'])}")
             rows = message.pop("actions", None)
             if not isinstance(rows, np.ndarray):
                 raise WireRefused(f"{self.url} sent {type(rows).__name__} for actions, wanted an array")

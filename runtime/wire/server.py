@@ -32,7 +32,7 @@ from ...errors import InputError
 from ..clock import Clock, WallClock
 from ..histogram import LatencyHistogram
 from .address import check_address, is_loopback, server_tls, url_of
-from .batching import Answered, Asked, Batcher, Late
+from .batching import Answered, Asked, Batcher, Full, Late
 from .codec import LARGEST_MESSAGE, WireError, pack, package, unpack
 from .requests import Request, read_request
 
@@ -63,6 +63,7 @@ class Served:
     requests: int = 0
     clients: int = 0
     late: int = 0
+    full: int = 0  # questions for which there was no memory
     refused: Counter[str] = field(default_factory=Counter)
     seconds: LatencyHistogram = field(default_factory=LatencyHistogram)
     device: LatencyHistogram = field(default_factory=LatencyHistogram)
@@ -74,6 +75,7 @@ class Served:
             "requests": self.requests,
             "clients": self.clients,
             "late": self.late,
+            "full": self.full,
             "refused": dict(self.refused),
             "reply_ms": times["seconds"],
             "device_ms": times["device"],
@@ -87,7 +89,7 @@ class PolicyServer:
     batcher: entered by the caller; until it is ready, clients are sent away with 503. metadata: told to clients beside
     the batcher's facts. token: what clients must show, as `Authorization: Bearer TOKEN` or `Api-Key TOKEN`. tls:
     certificate and key files. insecure: listen beyond this machine without a token. told: is given a line when a client
-    comes or goes, in the server's thread.
+    comes or goes, in the server's thread, and a warning where a token goes over the network unencrypted.
 
     Raises InputError for a host or port that cannot be served, a host beyond this machine without a token, an empty
     token, and files that are no certificate.
@@ -147,6 +149,10 @@ class PolicyServer:
             reason = str(self._failed or "no answer").splitlines()[0]
             self.stop()
             raise InputError(f"got {self.host}:{self.port}, which cannot be served ({reason}): choose another port")
+        if self._token is not None and self._tls is None and not is_loopback(self.host):
+            self.told(
+                f"warning: {self.url} is not encrypted, and whoever listens learns the token; use TLS or a tunnel"
+            )
         return self
 
     def stop(self) -> None:
@@ -257,6 +263,11 @@ class PolicyServer:
         except Late as error:
             self.served.late += 1
             reply = pack({"ontick": {"request": request.number, "late": str(error)}})
+        except Full as error:
+            self.served.full += 1
+            if not request.ours:  # it would take a reply without actions for a broken one
+                return await self._close(connection, FAILED, str(error))
+            reply = pack({"ontick": {"request": request.number, "full": str(error)}})
         except WireError as error:
             return await self._close(connection, BAD_FRAME, str(error))
         except Exception as error:  # whatever a policy raises: its client is told, the others are served on
@@ -286,14 +297,21 @@ class PolicyServer:
         )
         pending = self.batcher.ask(asked)
         answer = asyncio.wrap_future(pending)
+
+        def leave(_: object) -> None:
+            answer.cancel()  # and `pending` with it
+
+        client.gone.add_done_callback(leave)
         try:
-            await asyncio.wait((answer, client.gone), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                return None
-            answered = answer.result()
+            answered = await answer
             client.seed = None  # its episode has begun
             return answered
+        except asyncio.CancelledError:
+            if not client.gone.done():
+                raise
+            return None
         finally:
+            client.gone.remove_done_callback(leave)
             pending.cancel()
             answer.cancel()
 
@@ -308,7 +326,7 @@ class PolicyServer:
         if request.ours:
             reply["ontick"] = {
                 "request": request.number,
-                "rung": request.rung,
+                "rung": answered.plan,
                 "steps": int(given.steps),
                 "calls": int(given.calls),
                 "share": float(given.share),

@@ -8,6 +8,7 @@ from ontick.envs.simulated_world import (
     EPISODE_S,
     LIMITS,
     PAUSE_S,
+    SERVO_RAD_S,
     STEP_S,
     AvoidWorld,
     Follower,
@@ -27,8 +28,10 @@ def at(time_s: float, x_m: float, y_m: float, episode: int = 0) -> Waypoint:
     return Waypoint(time_s, np.array([x_m, y_m]), np.zeros(2), episode)
 
 
-def test_ten_small_steps_are_a_step_of_the_environment_bit_for_bit(world):
+def test_ten_small_steps_are_a_step_of_the_environment_bit_for_bit_but_for_the_servo(world):
     env = AvoidEnv()
+    for part in ("actuator_gainprm", "actuator_biasprm"):
+        getattr(env._model, part)[:] = getattr(world._model, part)
     [*_, seed] = evaluation_seeds(0, 4)
     env.reset(seed=seed)
     world.start(3)
@@ -40,6 +43,16 @@ def test_ten_small_steps_are_a_step_of_the_environment_bit_for_bit(world):
             world.advance(env._data.ctrl.copy())
         assert np.array_equal(world.observation, seen) and world.is_over == terminated
         assert world._info() == info
+
+
+def test_the_servo_is_critically_damped_and_as_far_behind_a_line_as_it_says(world):
+    world.start(0)
+    start, speed = world.tool_m, 0.1
+    for step in range(1, 61):
+        target = start + np.array([0.0, speed * STEP_S * step])
+        world.advance(target)
+    lag_s = (target[1] - world.tool_m[1]) / speed
+    assert abs(lag_s - 2 / SERVO_RAD_S) < 1.1 * STEP_S  # the physics counts in steps
 
 
 def test_a_target_moves_in_a_line_and_arrives_in_time():

@@ -23,6 +23,22 @@ def test_a_card_survives_json_and_what_a_newer_server_adds():
     assert PolicyCard.from_dict({**CARD.to_dict(), "colour": "red"}, "server") == CARD
 
 
+def test_a_card_keeps_the_terms_of_the_robot_that_it_was_packed_for():
+    terms = {"name": "arm", "period_ms": 50.0, "actions": {"kind": "delta", "scale": [0.05]}, "limits": None}
+    told = {**CARD.to_dict(), "robot": terms}
+    packed = PolicyCard.from_dict(told, "server")
+    assert packed.robot == terms and packed.to_dict() == told and hash(packed) == hash(CARD)
+    del told["robot"]
+    assert PolicyCard.from_dict(told, "server").robot is None
+
+
+def test_a_policy_is_known_again_whatever_it_costs_today():
+    again = PolicyCard.from_dict({**CARD.to_dict(), "costs_s": [0.5, 0.4]}, "server")
+    assert CARD.is_same_policy(again)
+    for change in ({"plans": ["a", "c"]}, {"plans": ["a"], "costs_s": [0.1]}, {"rows": 9}, {"robot": {"name": "arm"}}):
+        assert not CARD.is_same_policy(PolicyCard.from_dict({**CARD.to_dict(), **change}, "server"))
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,5 +1,7 @@
 """The controller on a virtual clock, with a robot that does as it is told and answers that come at once."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ class Toy:
     def __init__(self, clock):
         self.clock, self.position, self.commands, self.stopped = clock, np.zeros(2), [], 0
         self.episode, self.age_s, self.rng = 0, 0.0, np.random.default_rng(0)
-        self.fails_at = None
+        self.fails_at, self.lag = None, 0.0
 
     def connect(self):
         return ROBOT
@@ -45,7 +47,8 @@ class Toy:
             raise RobotFault("out of order")
         [waypoint] = waypoints
         self.commands.append(waypoint)
-        self.position = waypoint.position
+        if waypoint.episode == self.episode:
+            self.position = self.position + (1 - self.lag) * (waypoint.position - self.position)
 
     def stop(self):
         self.stopped += 1
@@ -116,7 +119,7 @@ def test_a_command_is_sent_every_period_and_none_is_late(make):
     seen = records(ticks)
     assert np.allclose(np.diff(seen["time_s"]), p)
     assert told["commands"] == len(robot.commands) >= 50 and told["late_1ms"] == told["missed_periods"] == 0
-    assert [round(w.time_s / p) for w in robot.commands] == [i + 1 for i in range(len(robot.commands))]
+    assert [round(w.time_s / p) for w in robot.commands] == [i + 2 for i in range(len(robot.commands))]
     assert robot.stopped == 1
 
 
@@ -227,6 +230,45 @@ def test_a_robot_that_was_put_back_begins_anew(make):
     begins = [asked for asked in questions if asked.begins]
     assert len(begins) == 2 and begins[0].seed != begins[1].seed
     assert (robot.commands[0].episode, robot.commands[-1].episode) == (0, 1)
+
+
+def test_before_the_first_observation_may_be_trusted_the_robot_is_commanded_where_it_is(make):
+    controller, robot, ticks = make(lambda asked: [fine(asked)])
+    robot.age_s, robot.position = 1.0, np.array([0.3, -0.4])
+    drive(controller, 0.5)
+    assert np.allclose(records(ticks)["position"], [0.3, -0.4])
+
+
+def test_a_robot_that_does_not_say_where_it_is_is_never_commanded(make):
+    controller, robot, _ = make(lambda asked: [fine(asked)])
+    robot.position = np.array([np.nan, 0.0])
+    told = drive(controller, 0.5)
+    assert told["commands"] == 0 and "finite" in told["fault"] and robot.stopped == 1
+
+
+def test_the_policy_is_shown_the_target_its_actions_added_up_to(make):
+    shown = []
+
+    def told(asked):
+        shown.append((asked.question.obs[0, -1, 2:], controller._line[2] - robot.position))
+        return [fine(asked, (1.0, -1.0))]
+
+    controller, robot, _ = make(told)
+    controller._target_part = (2, 4)
+    robot.lag = 0.5  # it is half way to where it was commanded
+    drive(controller, 1.0)
+    seen, wanted = np.array(shown[1:]).transpose(1, 0, 2)
+    assert np.allclose(seen, wanted, atol=1e-6) and (np.abs(wanted) > 1e-3).all()
+
+
+def test_coming_to_rest_takes_as_long_as_the_limits_want(make):
+    controller, _, ticks = make(lambda asked: [fine(asked)])
+    slow = Limits(low=[-1.0, -1.0], high=[1.0, 1.0], speed=[1.0] * 2, acceleration=[0.1] * 2, jerk=[0.5] * 2)
+    description = dataclasses.replace(ROBOT, limits=slow)
+    controller.gate = SafetyGate(description, ACTIONS, (STEPS, 2), observation_age_s=0.2, chunk_age_s=ROWS * T)
+    drive(controller, 3.0)
+    seen = records(ticks)
+    assert seen["time_s"][-1] > 4.0 and seen["at_rest"][-1]
 
 
 def test_a_rung_that_answers_for_another_is_entered_as_itself(make):

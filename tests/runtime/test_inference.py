@@ -11,6 +11,7 @@ from ontick.runtime import LadderPolicy
 from ontick.runtime.channel import FINE, FULL, REFUSED, Asked, Told
 from ontick.runtime.faults import MEMORY
 from ontick.runtime.inference import Inference, LocalSource, local_source
+from ontick.runtime.memory import RETRY
 from ontick.runtime.questions import Question
 
 
@@ -125,6 +126,53 @@ def test_where_no_rung_fits_into_memory_the_answer_says_so():
         rung.raises = MemoryError()
     told = source.answer(asked(1, begins=True))
     assert told.state == FULL and told.given is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        type("OutOfMemoryError", (RuntimeError,), {})(),
+    ],
+    ids=["python", "words", "torch"],
+)
+def test_a_rung_that_had_no_memory_is_tried_again_after_a_while(error):
+    policy = ladder()
+    source = local_source(policy, ["dear", "cheap"], [0.02, 0.01])
+    policy.rungs[0].raises = error
+    assert source.answer(asked(1, begins=True)).rung == 1
+    policy.rungs[0].raises = None
+    assert [source.answer(asked(n)).rung for n in range(2, RETRY + 2)] == [1] * (RETRY - 1) + [0]
+
+
+class Foreign(Constant):
+    """Raises what an observation names."""
+
+    def predict_with_tail(self, obs, lanes):
+        errors = {1.0: ValueError("two\nlines"), 2.0: RuntimeError("é" * 300), 3.0: KeyError("image")}
+        error = errors.get(float(obs[0, -1, 0]))
+        if error is not None:
+            raise error
+        rows = 80 if obs[0, -1, 0] == 4.0 else 8  # 80: more than it was said to have
+        return np.ones((len(lanes), rows, 2), np.float32)
+
+
+def open_foreign():
+    return local_source(Foreign(1.0), ["foreign"], [0.01])
+
+
+def test_whatever_a_policy_raises_is_told_in_one_line_and_the_next_question_is_answered():
+    running = Inference.start(open_foreign)
+    try:
+        for n, words in enumerate(["ValueError: two lines", "RuntimeError: éé", "KeyError: 'image'", "ValueError", ""]):
+            obs = np.full((1, 1, 3), n + 1.0, np.float32)
+            put(running, asked(n + 1)._replace(question=Question((0,), obs, (0,))))
+            told = wait_for(running, n + 1)
+            assert told.state == (REFUSED if words else FINE) and words in told.reason and "\n" not in told.reason
+        assert running.process.is_alive()
+    finally:
+        running.stop()
 
 
 def test_an_answer_of_another_shape_is_refused_with_the_reason():

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import threading
 
 import numpy as np
@@ -171,26 +172,59 @@ def test_other_nodes_joints_and_what_is_no_message_are_passed_over(bridge):
     robot.stop()
 
 
-def test_joint_states_that_are_no_numbers_make_the_robot_silent(bridge, monkeypatch):
-    monkeypatch.setattr(link_module, "SILENT_S", 0.2)
+def test_joint_states_that_are_no_numbers_are_counted_and_the_last_good_one_is_kept(bridge):
     robot = driver(bridge)
     robot.connect()
     bridge.at |= {"elbow": None}  # as rosbridge writes a NaN
-    CLOCK.sleep_until(CLOCK.now() + 0.4)
-    with pytest.raises(RobotFault, match="were no 2 finite numbers"):
-        robot.observe()
+    wait_for(lambda: robot.report()["bad_measurements"] > 3)
+    assert np.allclose(robot.observe().values, [-0.25, 0.5])
     robot.stop()
 
 
-def test_a_bridge_that_hangs_is_a_fault(bridge, monkeypatch):
-    monkeypatch.setattr(link_module, "SILENT_S", 0.2)
+def test_a_gap_is_no_fault_what_was_measured_grows_old_until_it_is_over(bridge):
     robot = driver(bridge)
     robot.connect()
     bridge.is_silent = True
-    CLOCK.sleep_until(CLOCK.now() + 0.4)
-    with pytest.raises(RobotFault, match="measured nothing"):
-        robot.observe()
+    CLOCK.sleep_until(CLOCK.now() + 1.2)
+    seen = robot.observe()
+    robot.command([Waypoint(CLOCK.now() + 0.02, seen.position, np.zeros(2))])
+    assert CLOCK.now() - seen.stamps_s[0] > 1.0
+    bridge.is_silent = False
+    wait_for(lambda: CLOCK.now() - robot.observe().stamps_s[0] < 0.1)
     robot.stop()
+
+
+def test_what_it_counted_is_told_also_after_stop(bridge):
+    robot = driver(bridge)
+    assert robot.report() == {}
+    robot.connect()
+    robot.command([Waypoint(CLOCK.now() + 0.02, np.zeros(2), np.zeros(2))])
+    wait_for(lambda: robot.report()["sent"])
+    robot.stop()
+    told = robot.report()
+    assert told["commands"] == told["sent"] == 1 and told["measurements"] > 0 and not told["bad_measurements"]
+
+
+def hold_and_die(url: str, connected) -> None:
+    robot = RosbridgeRobot(url, JOINTS, limits=LIMITS, period_s=0.02)
+    robot.connect()
+    robot.command([Waypoint(CLOCK.now() + 0.02, np.zeros(2), np.array([1.0, -2.0]))])
+    connected.send(True)
+    CLOCK.sleep_until(CLOCK.now() + 60)
+
+
+def test_a_robot_whose_controller_was_killed_is_braked_all_the_same(bridge):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    controller = context.Process(target=hold_and_die, args=(bridge.url, theirs))
+    controller.start()
+    assert ours.poll(30)
+    wait_for(lambda: bridge.ops("publish"))
+    controller.kill()
+    wait_for(lambda: bridge.ops("unsubscribe"))
+    [point] = bridge.ops("publish")[-1]["msg"]["points"]
+    assert np.allclose(point["positions"], [1.0**2 / 20, -(2.0**2) / 20]) and point["velocities"] == [0.0, 0.0]
+    controller.join(5)
 
 
 def test_a_lost_connection_is_a_fault_of_both_calls(bridge):

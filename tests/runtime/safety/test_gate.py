@@ -23,7 +23,7 @@ DELTA = ActionMap(kind="delta", scale=(0.1, 0.1, 1), low=(-1, -1, 0), high=(1, 1
 
 def gate(actions=ABSOLUTE, **more):
     made = SafetyGate(ROBOT, actions, (4, 3), observation_age_s=0.1, chunk_age_s=0.5, **more)
-    made.begin([0, 0, 0], 0.0)
+    made.begin([0, 0, 0])
     return made
 
 
@@ -200,7 +200,7 @@ def test_counters_outlive_an_episode_and_a_reason_to_hold_does_not():
     for _ in range(BEYOND):
         judge.target([2, 2, 2])
     counts = dict(judge.counts)
-    judge.begin([0.5, 0, 0], 1.0)
+    judge.begin([0.5, 0, 0])
     assert judge.counts == counts and not judge.must_hold
     assert judge.motion.position.tolist() == [0.5, 0, 0]
 
@@ -251,4 +251,4 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="age"):
         SafetyGate(ROBOT, ABSOLUTE, (4, 3), np.nan, 0.5)
     with pytest.raises(InputError, match="finite"):
-        gate().begin([0, np.nan, 0], 0.0)
+        gate().begin([0, np.nan, 0])

@@ -5,9 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from ontick.errors import InputError
+from ontick.errors import InputError, RunFailed
 from ontick.runtime import WallClock, load_budget
-from ontick.runtime.wire.batching import Asked, Batcher, Late
+from ontick.runtime.memory import RETRY
+from ontick.runtime.wire.batching import Asked, Batcher, Full, Late
 
 WAIT_S = 10
 
@@ -93,33 +94,48 @@ def test_a_lane_moves_between_widths_without_losing_count(batcher, toys):
     assert first(served.ask(asked(2))) == [0, 2, 2]
 
 
+def wide(toys):
+    """Toys whose full batch takes as long as one lane, so that all widths are made."""
+    return lambda width: [toys(width, takes_s=0.002)]
+
+
 def cost(batcher, seconds):
     """As if a full batch of each width had been measured to take so long."""
-    batcher.costs_s = batcher.medians_s = {(0, width): seconds(width) for width in batcher.widths}
+    batcher.costs_s = batcher.least_s = {(0, width): seconds(width) for width in batcher.widths}
 
 
-def test_as_many_as_wait_are_asked_together_where_that_costs_less(batcher):
-    served = batcher()
+def test_as_many_as_wait_are_asked_together_where_that_costs_less(batcher, toys):
+    served = batcher(wide(toys))
     cost(served, lambda width: 0.001 * width**0.5)
     assert [served._width(0, waiting) for waiting in (1, 2, 4, 16)] == [1, 2, 4, 16]
 
 
-def test_where_lanes_side_by_side_cost_as_much_they_are_asked_one_after_another(batcher):
-    served = batcher()
+def test_where_lanes_side_by_side_cost_as_much_they_are_asked_one_after_another(batcher, toys):
+    served = batcher(wide(toys))
     cost(served, lambda width: 0.001 * width)
     assert [served._width(0, waiting) for waiting in (1, 8, 16)] == [1, 1, 1]
 
 
-def test_widths_that_miss_the_deadline_are_not_used(batcher):
-    served = batcher()
+def test_widths_that_miss_the_deadline_are_not_used(batcher, toys):
+    served = batcher(wide(toys))
     cost(served, lambda width: 0.018 + 0.002 * width)  # of 40 ms, 28 are to be used
     assert served.fits(0, 4) and not served.fits(0, 8)
     assert served._width(0, waiting=16) == 4
 
 
+def test_once_the_deadline_is_missed_the_queue_is_done_as_soon_as_can_be_while_answers_are_of_use(batcher, toys):
+    served = batcher(wide(toys))
+    cost(served, lambda width: 0.018 + 0.002 * width)
+    assert served._width(0, waiting=16, waited_s=0.015) == 4
+    assert served._width(0, waiting=16, waited_s=0.025) == 16
+    assert served._width(0, waiting=16, waited_s=0.025, left_s=0.05) == 8  # 34 ms; the widest takes 50 ms
+    assert served._width(0, waiting=16, waited_s=0.025, left_s=0.01) == 1
+
+
 def test_no_wider_policy_is_made_than_fits_and_than_there_are_clients(batcher, toys):
-    assert batcher(lanes=3).widths == (1, 2, 4)
+    assert batcher(wide(toys), lanes=3).widths == (1, 2, 4)
     assert batcher(lambda width: [toys(width, takes_s=0.02 * width)]).widths[-1] < 16
+    assert batcher(lambda width: [toys(width, takes_s=0.01 * width**0.5)]).widths[-1] == 16
 
 
 def test_the_oldest_question_is_never_passed_over(batcher, toys):
@@ -213,3 +229,81 @@ def test_questions_that_are_left_at_the_end_are_cancelled(toys):
         left = served.ask(asked(1, seed=0))
         threading.Timer(0.05, held.gate.set).start()
     assert running.result(WAIT_S) and left.cancelled()
+
+
+class Hungry:
+    """A policy that wants more memory than there is while `short` holds for its plan and the lanes that are asked."""
+
+    def __init__(self, policy, plan, short):
+        self._policy, self._plan, self._short = policy, plan, short
+
+    def predict_with_tail(self, obs, lanes):
+        if self._short(self._plan, len(lanes)):
+            raise MemoryError("no page left")
+        return self._policy.predict_with_tail(obs, lanes)
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)
+
+
+def hungry(batcher, toys, plans=("dear", "cheap"), **options):
+    """A batcher of hungry toys, and what is short of memory; of several clients with `held` the batches."""
+    short, held = {"is": lambda plan, lanes: False}, Held(toys, takes_s=0.002)
+
+    def make(width):
+        return [Hungry(held(width)[0], plan, lambda *asked: short["is"](*asked)) for plan in range(len(plans))]
+
+    return batcher(make, plans, **options), short, held
+
+
+def test_a_plan_without_memory_is_answered_for_by_the_next_and_tried_again_after_a_while(batcher, toys):
+    served, short, _ = hungry(batcher, toys, widths=(1,))
+    short["is"] = lambda plan, lanes: plan == 0
+    assert served.ask(asked(0, seed=4)).result(WAIT_S).plan == 1
+    short["is"] = lambda plan, lanes: False
+    plans = [served.ask(asked(0)).result(WAIT_S).plan for _ in range(RETRY)]
+    assert plans == [1] * (RETRY - 1) + [0]
+
+
+def test_where_no_plan_has_memory_that_is_said_and_may_be_over_with_the_next_question(batcher, toys):
+    served, short, _ = hungry(batcher, toys, widths=(1,))
+    short["is"] = lambda plan, lanes: True
+    with pytest.raises(Full):
+        served.ask(asked(0, seed=4)).result(WAIT_S)
+    short["is"] = lambda plan, lanes: False
+    assert served.ask(asked(0)).result(WAIT_S).plan == 1
+
+
+def test_a_batch_without_memory_is_asked_one_by_one_and_the_next_is_narrower(batcher, toys):
+    served, short, held = hungry(batcher, toys, plans=("only",))
+    short["is"] = lambda plan, lanes: lanes > 2
+    for batches in ([(0,), (1,), (2,), (3,)], [(0, 1), (2, 3)]):
+        answers, got = held.together(served, [asked(lane, lane, seed=lane) for lane in range(4)])
+        assert [first(answer) for answer in answers] == [[lane, lane, 0] for lane in range(4)]
+        assert got == batches
+
+
+def test_a_width_that_does_not_fit_into_memory_is_not_made_and_the_narrower_serve(toys):
+    def make(width, most):
+        return [Hungry(toys(width), 0, lambda plan, lanes: width > most)]
+
+    with Batcher(lambda width: make(width, 2), ["toy"], load_budget("cpu-20hz")) as served:
+        served.wait(WAIT_S)
+        assert served.widths == (1, 2) and served.ask(asked(0, seed=0)).result(WAIT_S)
+    with (
+        Batcher(lambda width: make(width, 0), ["toy"], load_budget("cpu-20hz")) as served,
+        pytest.raises(RunFailed, match="no memory for toy"),
+    ):
+        served.wait(WAIT_S)
+
+
+def test_widths_are_compared_by_their_fastest_answers_so_that_other_programs_change_no_choice(batcher, toys):
+    class Disturbed(toys):
+        """Takes 2 ms whatever the width, and half the time 20 ms a lane, as beside another program."""
+
+        def predict_with_tail(self, obs, lanes):
+            clock = WallClock()
+            clock.sleep_until(clock.now() + (0.02 * len(lanes) if len(self.asked) % 2 else 0.002))
+            return super().predict_with_tail(obs, lanes)
+
+    assert batcher(lambda width: [Disturbed(width)], lanes=4, widths=(1, 2, 4)).widths == (1, 2, 4)

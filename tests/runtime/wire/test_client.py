@@ -9,7 +9,15 @@ import pytest
 
 from ontick.errors import InputError
 from ontick.runtime import WallClock
-from ontick.runtime.wire.client import PolicyClient, WireClosed, WireRefused, WireTimeout, backoff
+from ontick.runtime.wire.client import (
+    PolicyClient,
+    WireClosed,
+    WireFull,
+    WireLate,
+    WireRefused,
+    WireTimeout,
+    backoff,
+)
 from ontick.runtime.wire.codec import pack, unpack
 from ontick.runtime.wire.server import PolicyServer
 
@@ -93,6 +101,20 @@ def test_a_late_reply_of_ours_is_thrown_away_and_counted(foreign):
         assert client.is_connected
         assert client.ask(np.zeros(1), timeout_s=WAIT_S).rows.tolist() == [[2]]
         assert client.late == 2
+
+
+@pytest.mark.parametrize("key, error", [("late", WireLate), ("full", WireFull)])
+def test_what_a_server_of_ours_has_no_time_or_memory_for_leaves_the_connection(foreign, key, error):
+    def handler(connection):
+        number = unpack(connection.recv())["ontick"]["request"]
+        connection.send(pack({"ontick": {"request": number, key: "two\nlines"}}))
+        connection.recv()
+
+    with PolicyClient(foreign(handler, {"ontick": {}}), timeout_s=WAIT_S) as client:
+        client.connect()
+        with pytest.raises(error, match="two lines"):
+            client.ask(np.zeros(1))
+        assert client.is_connected
 
 
 def test_after_a_timeout_a_foreign_server_is_left(foreign):

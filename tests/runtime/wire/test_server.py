@@ -272,6 +272,47 @@ def test_a_question_past_its_deadline_is_answered_with_that_and_the_connection_s
         assert exchange(client, observation())["actions"][0].tolist() == [0, 9, 0]  # its episode begins all the same
 
 
+def test_without_memory_our_clients_are_told_so_and_stay_and_others_are_refused(serve, batcher, toys):
+    class Hungry(toys):
+        def predict_with_tail(self, obs, lanes):
+            if (obs == self.BROKEN).any():
+                raise MemoryError
+            return super().predict_with_tail(obs, lanes)
+
+    server = serve(batcher(lambda width: [Hungry(width)]))
+    hungry = {"observation": np.full(3, toys.BROKEN, np.float32)}
+    with connect(server) as ours, connect(server) as foreign:
+        ours.recv(WAIT_S), foreign.recv(WAIT_S)
+        told = exchange(ours, {**hungry, "ontick": {"request": 3}})
+        assert "actions" not in told and told["ontick"] == {"request": 3, "full": "no plan fits into memory"}
+        assert exchange(ours, {**observation(3.0), "ontick": {"seed": 0}})["actions"][0, 0] == 3
+        foreign.send(pack(hungry))
+        assert foreign.recv(WAIT_S) == "no plan fits into memory"
+    assert server.served.to_dict()["full"] == 2
+
+
+def test_the_rung_that_answered_is_told(serve, batcher, toys):
+    class Hungry(toys):
+        def predict_with_tail(self, obs, lanes):
+            if obs[0, -1, 0] == 1:
+                raise MemoryError
+            return super().predict_with_tail(obs, lanes)
+
+    server = serve(batcher(lambda width: [Hungry(width), toys(width)], ("dear", "cheap"), widths=(1,)))
+    with connect(server) as client:
+        client.recv(WAIT_S)
+        assert exchange(client, {**observation(3.0), "ontick": {"rung": 0}})["ontick"]["rung"] == 1
+
+
+def test_a_token_that_goes_over_a_network_unencrypted_is_warned_of(serve):
+    for options in ({"host": "0.0.0.0", "token": "secret"}, {"token": "secret"}, {"host": "0.0.0.0", "insecure": True}):
+        lines = []
+        serve(told=lines.append, **options)
+        assert [line.startswith("warning: ws://") for line in lines] == [True] * (
+            len(options) == 2 and "token" in options
+        )
+
+
 def test_who_serves_is_told_of_clients_and_counts(serve, eventually):
     lines = []
     server = serve(told=lines.append)
