@@ -35,7 +35,7 @@ def drive(*arguments: str) -> dict[str, Any]:
     place.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ontick", "drive", "sim", *arguments, "--json", str(place)]
     done = subprocess.run(command, capture_output=True, text=True)
-    told = json.loads(place.read_text()) if place.is_file() else {}
+    told = json.loads(place.read_text().replace(f"{Path.cwd()}/", "")) if place.is_file() else {}
     return {**told, "exit": done.returncode, "said": done.stderr.strip().splitlines()[-1:]}
 
 

@@ -396,6 +396,8 @@ def served_source(options: argparse.Namespace) -> Iterator[tuple[FaultMaker, Cal
         "+".join(source.names),
         "--device",
         options.device or "cpu",
+        "--clients",  # batches of more would be timed first, for nobody; two, as a lost connection may linger
+        "2",
     ]
     print("starting a server for this fault", flush=True)
     server = Server(arguments)

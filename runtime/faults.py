@@ -20,7 +20,7 @@ from .clock import step_time_of_day
 from .controller import FIRST, HOLDING, STOPPED
 from .robots import Robot, RobotFault, Waypoint
 
-LIVE_OBJECTS = 1_500_000  # that a process holds whose garbage is collected
+LIVE_OBJECTS = 500_000  # that a process holds whose garbage is collected: some 0.2 s to look through
 CLOCK_STEP_S = 3600.0
 AGE_S = 0.2  # of what may be acted on, where nobody says
 REST_S = 0.1  # that coming to rest within the robot's limits may take
