@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Drive, then tell what came of it. Returns 1 where the robot or its driver failed."""
     _check(options)
-    _end_like_interrupts()
+    with _ends_like_interrupts():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     terms, robot = _terms(options), _robot(options)
     fault = FAULTS[options.fault] if options.fault else None
     is_served = fault is not None and fault.where in ("wire", "server") and not is_server(options.policy)
@@ -77,13 +81,18 @@ def run(options: argparse.Namespace) -> int:
     return _drive(options, terms, robot, _source(options, terms), FaultMaker(options.fault))
 
 
-def _end_like_interrupts() -> None:
+@contextmanager
+def _ends_like_interrupts() -> Iterator[None]:
     """A lost terminal and a service that is stopped end a drive as Ctrl-C does: the robot comes to rest first."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
-        return
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+        signals = []
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _check(options: argparse.Namespace) -> None:

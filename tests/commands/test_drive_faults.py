@@ -17,7 +17,6 @@ from ontick.commands.fault_making import FaultMaker, Server, start_hogs, stop_ho
 from ontick.errors import RunFailed
 from ontick.runtime.faults import FAULTS
 
-pytest.importorskip("mujoco")
 pytest.importorskip("ruckig")
 
 # What the drive itself says of a fault: why it held, and a word of what it explains or has counted.

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("mujoco")
 pytest.importorskip("ruckig")
 
 from ontick.commands.robot_terms import terms_of
@@ -92,6 +91,7 @@ def test_the_shipped_policy_solves_the_task_through_the_whole_controller(episode
     assert told["starved"] == 0 and told["fault"] is None and told["gate"].get("gate", 0) == 0
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_drive():
     first, second = (drive(1, 0.03, 0.01)[1] for _ in range(2))
     for told in (first, second):

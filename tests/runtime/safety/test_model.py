@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from ontick.envs.rendering import import_mujoco
 from ontick.errors import InputError
 from ontick.runtime.safety import limits_from_mujoco
 
-mujoco = pytest.importorskip("mujoco")
+mujoco = import_mujoco()
 
 
 def model(actuators, joint='range="-1 2" limited="true"'):
