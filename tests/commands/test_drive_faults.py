@@ -84,12 +84,14 @@ def bundle(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_driver_that_raises_stops_the_robot_in_time_and_says_why(tmp_path, bundle):
     told, done = drive(tmp_path, "--policy", str(bundle), "--fault", "driver-raises", "--seconds", "4")
     check(told, "driver-raises")
     assert done.returncode == 1 and "told to fail" in done.stderr
 
 
+@pytest.mark.slow
 def test_answers_of_a_server_with_another_shape_are_refused_and_the_robot_holds_in_time(tmp_path, bundle):
     told, done = drive(tmp_path, "--policy", str(bundle), "--fault", "wrong-shape", "--seconds", "6")
     check(told, "wrong-shape")
@@ -221,6 +223,7 @@ def interrupted(tmp_path, bundle, moment):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="where shared memory lies is known of Linux alone")
+@pytest.mark.slow
 def test_an_interrupt_while_the_robot_connects_leaves_nothing_behind(tmp_path, bundle):
     _, told, said = interrupted(tmp_path, bundle, "while the robot connects")
     assert told is None and "Traceback" not in said, said

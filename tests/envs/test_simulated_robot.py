@@ -208,6 +208,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.slow
 def test_however_a_controller_ends_neither_a_process_nor_memory_is_left(tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
     drivers = {
