@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ontick.commands.fault_making import Server, start_hogs, stop_hogs, usual_seconds
+from ontick.commands.fault_making import usual_seconds
+from ontick.commands.fault_server import Server
+from ontick.commands.hogs import start_hogs, stop_hogs
 from ontick.commands.sources import source_of
 from ontick.files import write_whole
 from ontick.runtime import describe_machine

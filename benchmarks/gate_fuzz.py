@@ -115,7 +115,7 @@ class Fuzz:
         try:
             refused = self._gate.refuses_chunk(rows, 0.0, 0.1) is not None
             self.kinds[f"{kind}_refused"] += refused
-        except Exception:
+        except Exception:  # any at all is a crash, and is counted
             self._crashed()
         if not isinstance(rows, np.ndarray) or not rows.ndim:
             return [rows]
@@ -152,7 +152,7 @@ class Fuzz:
                 command, _ = gate.step(row if way < 0.99 else None)  # as it is, or nothing: a hold
             else:
                 command, _ = gate.step(gate.target(row), velocity)
-        except Exception:
+        except Exception:  # any at all is a crash, and is counted
             self._crashed()
             command = gate.motion.position
         self.took_s[index] = WallClock().now() - started_s

@@ -292,7 +292,7 @@ def through_the_codec(frames: int, seed: int) -> dict[str, Counter]:
             unpack(KINDS[kind][0](rng)[1])
         except WireError:
             outcomes[kind]["refused"] += 1
-        except Exception as error:
+        except Exception as error:  # any other is a finding, and is counted
             outcomes[kind][f"raised {type(error).__name__}"] += 1
         else:
             outcomes[kind]["read"] += 1

@@ -1,26 +1,22 @@
 """Makes one fault in a running drive, in time, and tells what became of it."""
 
 import argparse
-import multiprocessing
 import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..errors import RunFailed
 from ..runtime import WallClock
-from ..runtime.child import ignore_interrupts, start_without_interrupts
 from ..runtime.controller import KINDS, MOVING, STATES_OF, WHY
 from ..runtime.driving import Driving
 from ..runtime.faults import AGE_S, FAULTS, NONE, PAUSE, USUAL_S, Seen, end_state, longest_hold_s, proof_of
 from ..runtime.inference import Inference, Source
+from .fault_server import Server
+from .hogs import start_hogs, stop_hogs
 from .robot_terms import PERIOD_MS
 from .sources import remote_opener, source_of
 
@@ -29,8 +25,6 @@ MOST_S = 6.0  # but both at most this: what was taken away needs the rest to com
 DISK_BYTES = 200_000  # that a full disk has left
 STRETCH_S = 1.2  # a fault of single replies spoils one in each stretch of so long
 SETTLED_S, WAITS = 0.3, 0.15  # a fault begins once motion has lasted so long; that share of the time it waits for it
-SERVER_S = 120.0  # until a server answers
-HOG_S = 0.1  # between two looks of a hog at whether it is still wanted
 
 
 def usual_seconds(name: str | None) -> float:
@@ -263,127 +257,10 @@ class FaultMaker:
             self.end()
 
 
-def start_hogs() -> list[Any]:
-    """A busy process for every core; `stop_hogs` ends them, and they do not outlive this process."""
-    context = multiprocessing.get_context("spawn")
-    hogs: list[Any] = []
-    try:
-        for _ in range(os.cpu_count() or 1):
-            hogs.append(context.Process(target=_hog, daemon=True))
-            start_without_interrupts(hogs[-1])
-    except BaseException:
-        stop_hogs(hogs)
-        raise
-    return hogs
-
-
-def stop_hogs(hogs: list[Any]) -> float:
-    """End them. Returns the processor time that they took [s], 0 where the system does not tell."""
-    before_s = _children_s()
-    for hog in hogs:
-        if hog.pid is not None:
-            hog.kill()
-            hog.join()
-    return _children_s() - before_s
-
-
-def _children_s() -> float:
-    """Processor time of the children that have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
-
-
-def _hog() -> None:
-    ignore_interrupts()
-    clock, parent = WallClock(), multiprocessing.parent_process()
-    while parent is None or parent.is_alive():
-        until_s = clock.now() + HOG_S
-        while clock.now() < until_s:
-            sum(range(10_000))
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """An interrupt that comes meanwhile is heard afterwards: a process that has begun must have been noted down."""
-    if threading.current_thread() is not threading.main_thread():  # others are not interrupted
-        yield
-        return
-    heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if heard:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _told(tick: np.void) -> str:
     if tick["state"] != 1:
         return f"{STATES_OF[tick['state']]}, {KINDS[tick['kind']]}"
     return f"holding: {WHY[tick['why']]}"
-
-
-class Server:
-    """`ontick serve` on loopback, in a process that can be killed or hung, behind a proxy that can be told to err."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        from ..runtime.wire.proxy import FaultyProxy
-
-        self._arguments, self._port = arguments, _free_port()
-        self._process: subprocess.Popen | None = None
-        self.proxy = FaultyProxy(f"ws://127.0.0.1:{self._port}")
-        try:
-            self._start()
-            self._wait_until_ready()
-            self.proxy.start()
-        except BaseException:  # an interrupt too: it hears none itself, and would stay for ever
-            self.stop()
-            raise
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict(self.proxy.counts)
-
-    def make(self, name: str | None) -> None:
-        """Begin the fault of that name; None: end it."""
-        assert self._process is not None
-        if name == "server-killed":
-            self._process.kill()
-            self._process.wait()
-        elif name == "server-hung":
-            self._process.send_signal(signal.SIGSTOP)
-        elif name is not None:
-            self.proxy.set(name)
-        elif self._process.poll() is not None:
-            self._start()
-        else:
-            self._process.send_signal(signal.SIGCONT)
-            self.proxy.set(None)
-
-    def stop(self) -> None:
-        """End the server and the proxy; again is no error."""
-        with _uninterrupted():
-            if self._process is not None:
-                self._process.kill()  # it may be stopped: to this, that is nothing
-                self._process.wait()
-            self.proxy.stop()
-
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "ontick", "serve", *self._arguments, "--port", str(self._port)]
-        with _uninterrupted():
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-
-    def _wait_until_ready(self) -> None:
-        assert self._process is not None
-        clock = WallClock()
-        until_s = clock.now() + SERVER_S
-        while not _is_ready(self._port):
-            if self._process.poll() is not None or clock.now() > until_s:
-                raise RunFailed(f"the server for this fault did not start (exit {self._process.poll()})")
-            clock.sleep_until(clock.now() + 0.2)
 
 
 @contextmanager
@@ -405,20 +282,3 @@ def served_source(options: argparse.Namespace) -> Iterator[tuple[FaultMaker, Cal
         yield FaultMaker(options.fault, server), remote_opener(server.proxy.url, None, "observation", None, None, None)
     finally:
         server.stop()
-
-
-def _is_ready(port: int) -> bool:
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1.0) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

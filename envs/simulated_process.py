@@ -51,7 +51,7 @@ def live(
     rings = (waypoints, observations, statuses)
     try:
         _RobotProcess(pipe, *rings, period_s, watchdog_periods).run(parent)
-    except Exception as error:
+    except Exception as error:  # whatever it is, who commands it hears of it
         with contextlib.suppress(OSError):
             pipe.send(f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None

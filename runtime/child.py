@@ -79,8 +79,8 @@ def ignore_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def start_without_interrupts(process: Any, is_controller: bool = False) -> None:
-    """Begin a process; unless it is the controller, off the controller's core. It must not hear of an interrupt before
+def start_without_interrupts(process: Any, on_any_core: bool = False) -> None:
+    """Begin a process, off the controller's core unless it may be on any. It must not hear of an interrupt before
     it can ignore it; this process hears of it when the other has begun."""
     if not hasattr(signal, "pthread_sigmask"):
         process.start()
@@ -91,7 +91,7 @@ def start_without_interrupts(process: Any, is_controller: bool = False) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
-        if not is_controller:
+        if not on_any_core:
             keep_off_control_core(process.pid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -194,7 +194,7 @@ def clock_source(sys_: Path, clock: Clock) -> Finding:
 def _wakeups() -> tuple[Wakeups | None, Finding]:
     try:
         measured = measure_wakeups(WAKEUP_RATE_HZ, WAKEUP_S)
-    except Exception as error:
+    except Exception as error:  # of another process and another system: what cannot be measured is told
         return None, Finding("wake-ups", "absent", " ".join(str(error).split()))
     return measured, wakeup_finding(measured)
 

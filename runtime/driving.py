@@ -90,7 +90,7 @@ class Driving:
             args=(robot, card, actions, questions, answers, wake, settings, holds_objects, theirs, ended, fault),
             name="ontick-control",
         )
-        start_without_interrupts(process, is_controller=True)
+        start_without_interrupts(process, on_any_core=True)
         theirs.close()
         try:
             told = ours.recv() if ours.poll(READY_S) else RunFailed("the robot was not ready in time")

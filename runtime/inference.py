@@ -220,7 +220,7 @@ def _answered(source: Source, asked: Asked, dtype: np.dtype, clock: WallClock) -
     """The answer's record. Whatever a foreign policy raises is told in one line, and the next question is answered."""
     try:
         return source.answer(asked).record(dtype)
-    except Exception as error:
+    except Exception as error:  # of a foreign policy
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         now_s = clock.now()
         return Told(asked.id, now_s, now_s - asked.time_s, state=REFUSED, reason=reason).record(dtype)

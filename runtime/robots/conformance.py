@@ -58,7 +58,7 @@ class _Suite:
             yield
         except (RobotFault, *more) as error:
             reason, got = str(error), "an error without a reason"
-        except Exception as error:
+        except Exception as error:  # of a foreign driver: that it is another one is the finding
             got = f"{type(error).__name__} in place of RobotFault"
         self.prove(clause, reason, got)
 

@@ -104,7 +104,7 @@ def _foreign(point: Any, data: dict[str, Any], origin: str) -> Any:
         return point.load()(data)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # of another package
         raise InputError(f"{origin}: {point.value} makes no robot of it: {type(error).__name__}: {error}") from error
 
 

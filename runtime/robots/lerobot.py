@@ -177,5 +177,5 @@ def make_lerobot(settings: Mapping[str, Any]) -> LeRobot:
                 importlib.import_module(f"lerobot.robots.{module.name}")
     try:
         return robots.make_robot_from_config(draccus.decode(robots.RobotConfig, dict(settings)))
-    except Exception as error:
+    except Exception as error:  # of LeRobot, draccus and its drivers
         raise InputError(f"LeRobot makes no robot of {dict(settings)}: {' '.join(str(error).split())}") from error

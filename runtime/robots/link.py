@@ -199,7 +199,7 @@ class FarEnd:
             yield
         except (RobotFault, InputError) as error:
             self.broke(str(error) or type(error).__name__)
-        except Exception as error:
+        except Exception as error:  # of a foreign driver: the caller hears of it with its next call
             self.broke(f"{type(error).__name__}: {error}")
 
     def _tell(self) -> None:

@@ -294,7 +294,7 @@ class Batcher:
         start_s, plan = self.clock.now(), self._fitting.tries(batch[0].plan)[0]
         try:
             given = self._compute(batch, plan)
-        except Exception as error:
+        except Exception as error:  # of a foreign policy
             if is_out_of_memory(error):
                 self._wide.failed(len(self.widths) - 1 - self.widths.index(self._wide_enough(len(batch))))
             for asked in batch:  # whose question it was shows when each is asked alone
@@ -307,7 +307,7 @@ class Batcher:
         for plan in self._fitting.tries(asked.plan):
             try:
                 given = self._compute([asked], plan)
-            except Exception as error:
+            except Exception as error:  # of a foreign policy: its client is told
                 if not is_out_of_memory(error):
                     return _tell(asked, error)
                 self._fitting.failed(plan)

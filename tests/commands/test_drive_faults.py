@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from ontick.commands import main
-from ontick.commands.fault_making import FaultMaker, Server, start_hogs, stop_hogs, usual_seconds
+from ontick.commands.fault_making import FaultMaker, usual_seconds
+from ontick.commands.fault_server import Server
+from ontick.commands.hogs import start_hogs, stop_hogs
 from ontick.errors import RunFailed
 from ontick.runtime.faults import FAULTS
 
@@ -252,10 +254,10 @@ def test_a_server_that_does_not_get_ready_and_one_that_is_waited_for_in_vain_are
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "Popen", noted)
-    monkeypatch.setattr("ontick.commands.fault_making._is_ready", interrupt)
+    monkeypatch.setattr("ontick.commands.fault_server._is_ready", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Server(["x"])
-    monkeypatch.setattr("ontick.commands.fault_making._is_ready", lambda port: True)
+    monkeypatch.setattr("ontick.commands.fault_server._is_ready", lambda port: True)
     monkeypatch.setattr("ontick.runtime.wire.proxy.FaultyProxy.start", lambda proxy: interrupt(0))
     with pytest.raises(KeyboardInterrupt):
         Server(["x"])
