@@ -25,8 +25,10 @@ from ontick.commands.sources import source_of
 from ontick.files import write_whole
 from ontick.runtime import describe_machine
 from ontick.runtime.faults import FAULTS
+from ontick.runtime.probes import processor_times, shares
 
 DELAY_S, LOST = 0.05, 0.05
+PROC = Path("/proc")
 RUNS = ("undisturbed", "every core busy", "served, 50 ms late, 5 % lost")
 
 
@@ -36,9 +38,11 @@ def drive(*arguments: str) -> dict[str, Any]:
     place.parent.mkdir(exist_ok=True)
     place.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ontick", "drive", "sim", *arguments, "--json", str(place)]
+    before = processor_times(PROC)
     done = subprocess.run(command, capture_output=True, text=True)
+    stolen = (shares(before, processor_times(PROC)) or {}).get("steal")  # what a virtual machine's host kept back
     told = json.loads(place.read_text().replace(f"{Path.cwd()}/", "")) if place.is_file() else {}
-    return {**told, "exit": done.returncode, "said": done.stderr.strip().splitlines()[-1:]}
+    return {**told, "stolen_share": stolen, "exit": done.returncode, "said": done.stderr.strip().splitlines()[-1:]}
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def run_line(name: str, told: dict[str, Any]) -> str:
     return (
         f"| {name} | {told['seconds'] / 60:g} | {told['commands']} | {told['late_1ms']} | {late['p50']:.0f} | "
         f"{late['p999']:.0f} | {late['max']:.0f} | {told['starved']} of {told['policy_ticks']} | "
-        f"{told['watchdog_stops']} | {told['successes']} of {told['episodes']} |"
+        f"{told['watchdog_stops']} | {told['successes']} of {told['episodes']} | {_percent(told['stolen_share'])} |"
     )
 
 
@@ -85,6 +89,10 @@ def fault_line(name: str, told: dict[str, Any]) -> str:
     )
 
 
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
 def _shown(made: dict[str, Any]) -> str:
     """What shows that the fault was made."""
     numbers = ((name.replace("_", " "), value) for name, value in made.items())
@@ -95,7 +103,7 @@ def _shown(made: dict[str, Any]) -> str:
 
 HEADS = {
     "runs": "| run | minutes | commands | late by > 1 ms | lateness p50, us | p99.9 | max | starved ticks "
-    "| watchdog stops | episodes succeeded |\n|---|---|---|---|---|---|---|---|---|---|",
+    "| watchdog stops | episodes succeeded | stolen time |\n|---|---|---|---|---|---|---|---|---|---|---|",
     "faults": "| fault | declared | bound | end state | after, ms | longest hold, ms | goes on after, ms "
     "| lateness p99.9, us | what shows it | kept |\n|---|---|---|---|---|---|---|---|---|---|",
 }
