@@ -16,7 +16,7 @@ import numpy as np
 
 from . import probes
 from .clock import Clock, WallClock
-from .host import memory_fix, memory_lock_limit_bytes
+from .host import LATENCY, awake_fix, memory_fix, memory_lock_limit_bytes
 from .wakeups import Wakeups, fifo_permitted, measure_wakeups
 
 WAKEUP_RATE_HZ, WAKEUP_S = 1000.0, 2.0
@@ -77,6 +77,7 @@ def examine(folder: Path | None = None, clock: Clock | None = None) -> Examinati
     looks: list[tuple[str, Callable[[], Finding]]] = [
         ("scheduler", _scheduler),
         ("locked memory", _locked_memory),
+        ("cores awake", lambda: awake(Path(LATENCY))),
         ("kernel", lambda: kernel(SYS, platform.version())),
         ("governor", lambda: governor(SYS)),
         ("cores", lambda: cores(SYS)),
@@ -118,6 +119,15 @@ def _locked_memory() -> Finding:
     if limit is None:
         return Finding("locked memory", "good", "no limit")
     return Finding("locked memory", "poor", f"limit {limit / 2**20:.0f} MiB", "no limit", memory_fix())
+
+
+def awake(device: Path) -> Finding:
+    """Whether the controller may keep cores from sleeping."""
+    if not device.exists():
+        return Finding("cores awake", "absent", f"no {device}")
+    if os.access(device, os.W_OK):
+        return Finding("cores awake", "good", f"{device} may be written")
+    return Finding("cores awake", "poor", f"{device} may not be written", "write access", awake_fix())
 
 
 # -- kernel and processor ----------------------------------------------------------------------------------------------

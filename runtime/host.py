@@ -9,6 +9,7 @@ import gc
 import mmap
 import os
 import re
+import struct
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 
 SWITCH_INTERVAL_S = 0.0005  # how long another Python thread may keep the interpreter from the one that is due
 LIMITS = "/etc/security/limits.conf"
+LATENCY = "/dev/cpu_dma_latency"  # open with a number in it, it bounds how long any core may take to wake [us]
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 _PR_SET_TIMERSLACK = 29
 _CAP_IPC_LOCK, _CAP_SYS_NICE = 14, 23
 _PROBE_BYTES = 16 << 20
+_held: list[int] = []  # the descriptor of LATENCY, open as long as this process lives
 
 
 def real_time(priority: int = 50, cpus: Collection[int] | None = None) -> list[str]:
@@ -36,7 +39,7 @@ def real_time(priority: int = 50, cpus: Collection[int] | None = None) -> list[s
     if sys.platform == "win32":
         steps += [_windows_priority, _windows_timer]
     elif sys.platform.startswith("linux"):
-        steps += [lambda: fifo(priority), _exact_timers, lock_memory]
+        steps += [lambda: fifo(priority), _exact_timers, cores_awake, lock_memory]
     else:
         steps.append(lambda: f"SCHED_FIFO and locked memory refused: {sys.platform} has neither; use Linux for robots")
     return [_told(step) for step in steps]
@@ -83,6 +86,26 @@ def scheduler_fix() -> str:
     if Path("/.dockerenv").exists():
         return "start the container with --cap-add=sys_nice --ulimit rtprio=99"
     return f'add "@realtime - rtprio 99" to {LIMITS}, join the group realtime and log in again'
+
+
+def cores_awake() -> str:
+    """While this process lives no core sleeps: it would wake late, in a virtual machine by tens of milliseconds."""
+    if not _held:
+        try:
+            opened = os.open(LATENCY, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            return f"cores that stay awake refused: {LATENCY}: {error.strerror}; {awake_fix()}"
+        _held.append(opened)
+        os.write(opened, struct.pack("i", 0))
+    return "cores stay awake"
+
+
+def awake_fix() -> str:
+    """What lets this process keep cores awake."""
+    if Path("/.dockerenv").exists():
+        return f"start the container with --device {LATENCY}"
+    rule = 'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"'
+    return f"write {rule} to /etc/udev/rules.d/99-realtime.rules, join the group realtime and restart"
 
 
 def lock_memory() -> str:

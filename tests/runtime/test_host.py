@@ -22,7 +22,7 @@ def told(code):
 @linux
 def test_everything_is_got_or_refused_with_what_mends_it():
     lines = told("print(json.dumps(real_time(cpus=[0])))")
-    topics = ("garbage", "threads", "cores", "SCHED_FIFO", "timers", "memory")
+    topics = ("garbage", "threads", "cores", "SCHED_FIFO", "timers", "awake", "memory")
     assert len(lines) == len(topics)
     for line, topic in zip(lines, topics, strict=True):
         assert topic in line and "\n" not in line
@@ -34,7 +34,7 @@ def test_without_rights_it_is_refused_with_the_lines_that_give_them():
     """As a user that nobody gave anything."""
     if os.getuid() != 0:
         pytest.skip("only root can become nobody")
-    scheduler, memory, kind = told(
+    scheduler, awake, memory, kind = told(
         """
         import os, resource
         import ontick.runtime.clock
@@ -45,11 +45,26 @@ def test_without_rights_it_is_refused_with_the_lines_that_give_them():
         os.setuid(65534)
         lines = real_time()
         mmap.mmap(-1, 64 << 20)  # can still be had
-        print(json.dumps([lines[2], lines[4], os.sched_getscheduler(0)]))
+        print(json.dumps([lines[2], lines[4], lines[5], os.sched_getscheduler(0)]))
         """
     )
     assert scheduler.startswith("SCHED_FIFO refused") and "rtprio" in scheduler and kind == os.SCHED_OTHER
+    assert "refused" in awake and "cpu_dma_latency" in awake.partition("; ")[2]
     assert "refused" in memory and "memlock" in memory
+
+
+@linux
+def test_cores_stay_awake_as_long_as_the_process_lives_however_often_it_asks():
+    first, second, descriptors = told(
+        """
+        lines = [cores_awake(), cores_awake()]
+        links = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        print(json.dumps([*lines, links.count(LATENCY)]))
+        """
+    )
+    if "refused" in first:
+        pytest.skip("this process may not keep cores awake")
+    assert first == second and descriptors == 1
 
 
 @linux
