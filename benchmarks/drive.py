@@ -4,7 +4,9 @@ python benchmarks/drive.py runs --out benchmarks/results/drive-cpu.json [--minut
 python benchmarks/drive.py faults --out benchmarks/results/drive-faults-cpu.json [--names nan-action,...]
 
 `runs`: 50 commands a second with a shipped policy: undisturbed; with a busy process on every core; through
-`ontick serve` on loopback, where replies are 50 ms late and one in twenty is lost. Each is an `ontick drive sim`.
+`ontick serve` on loopback, where replies are 50 ms late and one in twenty is lost. Each is an `ontick drive sim`; where
+the robot's watchdog ends it, another goes on until the minutes are full: counts are of all of them, percentiles of the
+longest.
 `faults`: `ontick drive sim --fault NAME`, one after another. A run that is there already is not run again.
 """
 
@@ -22,6 +24,7 @@ from ontick.commands.fault_making import usual_seconds
 from ontick.commands.fault_server import Server
 from ontick.commands.hogs import start_hogs, stop_hogs
 from ontick.commands.sources import source_of
+from ontick.errors import RunFailed
 from ontick.files import write_whole
 from ontick.runtime import describe_machine
 from ontick.runtime.faults import FAULTS
@@ -45,6 +48,21 @@ def drive(*arguments: str) -> dict[str, Any]:
     return {**told, "stolen_share": stolen, "exit": done.returncode, "said": done.stderr.strip().splitlines()[-1:]}
 
 
+def drive_on(minutes: float, pieces: list[dict[str, Any]], *arguments: str) -> Iterator[dict[str, Any]]:
+    """Drives until those minutes have been commanded, with what `pieces` hold already, however often it is stopped."""
+    done_s = sum(commanded_s(piece) for piece in pieces)
+    while (left_s := 60 * minutes - done_s) >= 1:
+        piece = drive("--seconds", f"{left_s:.0f}", *arguments)
+        yield piece
+        if "commands" not in piece or (piece["exit"] and not piece["watchdog_stops"]):
+            raise RunFailed(f"a drive failed: {' '.join(piece['said'])}")
+        done_s += commanded_s(piece)
+
+
+def commanded_s(piece: dict[str, Any]) -> float:
+    return piece["commands"] / piece["rate_hz"]
+
+
 @contextmanager
 def disturbed(name: str) -> Iterator[list[str]]:
     """What a run is disturbed by, and the options of `ontick drive` for it."""
@@ -66,12 +84,18 @@ def disturbed(name: str) -> Iterator[list[str]]:
         yield []
 
 
-def run_line(name: str, told: dict[str, Any]) -> str:
-    late = told["lateness_us"]
+def run_line(name: str, pieces: list[dict[str, Any]]) -> str:
+    longest = max(pieces, key=commanded_s)
+    late = longest["lateness_us"]
+
+    def total(key: str) -> int:
+        return sum(piece[key] for piece in pieces)
+
     return (
-        f"| {name} | {told['seconds'] / 60:g} | {told['commands']} | {told['late_1ms']} | {late['p50']:.0f} | "
-        f"{late['p999']:.0f} | {late['max']:.0f} | {told['starved']} of {told['policy_ticks']} | "
-        f"{told['watchdog_stops']} | {told['successes']} of {told['episodes']} | {_percent(told['stolen_share'])} |"
+        f"| {name} | {sum(map(commanded_s, pieces)) / 60:.1f} | {total('commands')} | {total('late_1ms')} | "
+        f"{late['p50']:.0f} | {late['p999']:.0f} | {late['max']:.0f} | {total('starved')} of {total('policy_ticks')} | "
+        f"{total('watchdog_stops')} | {total('successes')} of {total('episodes')} | "
+        f"{_percent(longest['stolen_share'])} | {commanded_s(longest) / 60:.1f} |"
     )
 
 
@@ -103,7 +127,7 @@ def _shown(made: dict[str, Any]) -> str:
 
 HEADS = {
     "runs": "| run | minutes | commands | late by > 1 ms | lateness p50, us | p99.9 | max | starved ticks "
-    "| watchdog stops | episodes succeeded | stolen time |\n|---|---|---|---|---|---|---|---|---|---|---|",
+    "| watchdog stops | episodes succeeded | stolen time | longest, minutes |\n" + "|---" * 12 + "|",
     "faults": "| fault | declared | bound | end state | after, ms | longest hold, ms | goes on after, ms "
     "| lateness p99.9, us | what shows it | kept |\n|---|---|---|---|---|---|---|---|---|---|",
 }
@@ -120,19 +144,22 @@ def main() -> None:
     rows: dict[str, Any] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else {}
     names = list(RUNS) if options.what == "runs" else options.names.split(",")
     minutes = dict(zip(RUNS, (float(part) for part in options.minutes.split(",")), strict=True))
+
+    def keep() -> None:
+        write_whole(options.out, json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+
     for name in names:
-        if name in rows:
-            continue
-        if options.what == "faults":
+        if options.what == "faults" and name not in rows:
             rows[name] = drive("--fault", name, "--seconds", f"{options.seconds or usual_seconds(name):g}")
-        elif minutes[name] > 0:
+            keep()
+        elif options.what == "runs" and sum(map(commanded_s, rows.get(name, []))) < 60 * minutes[name] - 1:
             with disturbed(name) as arguments:
-                rows[name] = drive("--seconds", f"{60 * minutes[name]:g}", *arguments)
-        document = {"machine": describe_machine(), "rows": rows}
-        write_whole(options.out, json.dumps(document, indent=1) + "\n")
+                for piece in drive_on(minutes[name], rows.setdefault(name, []), *arguments):
+                    rows[name].append(piece)
+                    keep()
         print(name, "done", flush=True)
     line = run_line if options.what == "runs" else fault_line
-    print(HEADS[options.what], *(line(name, rows[name]) for name in names if name in rows), sep="\n")
+    print(HEADS[options.what], *(line(name, rows[name]) for name in names if rows.get(name)), sep="\n")
 
 
 if __name__ == "__main__":
