@@ -163,6 +163,7 @@ def collected(tmp_path_factory) -> dict:
     return json.loads(report.read_text())
 
 
+@pytest.mark.slow
 def test_collecting_the_tests_imports_no_module_under_two_names(collected):
     assert collected["tests"] > 100
     assert not {file: names for file, names in collected["names"].items() if len(names) > 1}

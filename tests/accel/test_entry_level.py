@@ -101,6 +101,7 @@ def test_power_iteration_finds_the_top_singular_value_of_every_lane(rng, keys):
 
 
 @pytest.mark.parametrize("birth", ["", "-renoise"])
+@pytest.mark.slow
 def test_the_factor_of_a_transformer_is_that_of_its_whole_jacobian(randomised_network, observation, keys, birth):
     network = randomised_network(n_action_steps=3)
     program = built(network, f"rti-3{birth}")

@@ -37,6 +37,7 @@ def trace(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_delayed_and_stitched_run_repeats_bit_for_bit_whatever_the_workers(evaluate):
     options = ("--delay-ticks", "3", "--stitch", "inpaint", "--late", "drop")
     (_, one), (_, two) = (evaluate("ddim-2", *options, "--workers", w, name=f"{w}.json") for w in "12")
@@ -61,6 +62,7 @@ def test_a_ladder_takes_the_dearest_rung_that_fits_and_counts_ticks_by_rung(eval
     assert row["rungs"]["ddim-4"] == sum(row["steps"])
 
 
+@pytest.mark.slow
 def test_a_shipped_trace_is_charged_by_its_name(tmp_path):
     assert "amd-epyc-1-thread" in shipped_traces()
     asked = ["--tasks", "ontick/Avoid-v0", "--episodes", "2", "--json", str(tmp_path / "out.json")]

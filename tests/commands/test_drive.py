@@ -68,7 +68,7 @@ def test_ctrl_c_brings_the_robot_to_rest_and_leaves_whole_files(tmp_path, bundle
         assert process.poll() is None
     time.sleep(2.0)
     os.kill(process.pid, signal.SIGINT)
-    code, told = process.wait(20), json.loads(place.read_text())
+    code, told = process.wait(60), json.loads(place.read_text())
     assert told["commands"] > 10 and code == (0 if told["fault"] is None else 1)
     assert told["fault"] is None or "watchdog" in told["fault"]
 

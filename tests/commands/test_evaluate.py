@@ -149,6 +149,7 @@ def test_without_a_renderer_the_report_says_why_it_has_no_video(evaluate, tmp_pa
     assert code == 0 and "No video: install libegl1." in page and "<video" not in page
 
 
+@pytest.mark.slow
 def test_a_film_that_fails_costs_the_video_and_not_the_report(evaluate, tmp_path, monkeypatch):
     def broken(frames):
         raise OSError("broken pipe")
@@ -159,6 +160,7 @@ def test_a_film_that_fails_costs_the_video_and_not_the_report(evaluate, tmp_path
     assert "ffmpeg failed (broken pipe)" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_leaves_no_worker_and_goes_on_when_repeated(tiny_checkpoint, tmp_path):
     """Killed as a scheduler kills: the parent gets no chance to end its workers."""
     path = tmp_path / "out.json"
@@ -268,6 +270,7 @@ def test_a_plan_whose_schedule_is_not_there_is_told_before_anything_is_played(ev
     assert f"make it with `ontick calibrate {tiny_checkpoint} --plan bac-7`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_json_every_request_has_a_file_of_its_own(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ["evaluate", "--tasks", TASK, "--checkpoint", str(tiny_checkpoint), "--episodes", "1", "--plans"]

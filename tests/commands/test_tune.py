@@ -173,6 +173,7 @@ def test_the_chosen_plan_is_written_and_can_be_evaluated(tuned):
         ("streaming-transformer", "exact-diagonal-1,exact-diagonal-4"),
     ],
 )
+@pytest.mark.slow
 def test_other_families_are_tuned_too(family, plans, tmp_path):
     where = ["--out", str(tmp_path / "p.yaml"), "--json", str(tmp_path / "t.json")]
     small = ["--plans", plans, "--episodes", "2", "--seconds", "1", "--period-ms", "1000"]

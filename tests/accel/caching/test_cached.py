@@ -154,6 +154,7 @@ def test_a_dense_chunk_is_one_model_where_it_has_few_branches_and_bytes(randomis
             assert isinstance(built(network, plan, backend="openvino").executor, OpenVino)
 
 
+@pytest.mark.slow
 def test_torch_compile_runs_its_parts(randomised_network, observation):
     network = randomised_network(layers=1)
     plan = load_plan("uniform-last-2-ddpm-5")
