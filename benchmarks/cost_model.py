@@ -11,16 +11,14 @@ from torch import Tensor
 from ..accel.caching import CacheSchedule, sampler_of
 from ..accel.caching.costs import CostModel, fit
 from ..diffusion import Plan
-from ..policy import TransformerForDiffusion
+from ..policy import ChunkNetwork
 from .contestants import Contestant, Ours
 from .policy import interleaved
 
 CHUNKS = 15  # of each schedule; the least counts, which other work on the machine disturbs least
 
 
-def measure_costs(
-    network: TransformerForDiffusion, plan: Plan, obs: Tensor, tick: Callable[[], Any] = lambda: None
-) -> CostModel:
+def measure_costs(network: ChunkNetwork, plan: Plan, obs: Tensor, tick: Callable[[], Any] = lambda: None) -> CostModel:
     """The cost of a cached chunk of `plan` (whose own cache is not read) on its backend here, at batch 1.
 
     obs: [1, ...] normalised, on the device; `tick` is called `rounds` times.

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     costs_s, latency_ms = [], {}
     for plan in plans:
         candidate = candidate_of(plan)
-        if candidate.family != config.get("family"):
+        if not candidate.runs(config.get("family")):
             raise InputError(f"plan {plan.name!r} runs a {candidate.family}; {source} is a {config.get('family')}")
         policy = policy_maker(with_schedule_of(candidate, source), source, tail=True)(1)
         terms.check_fit(policy.observation_dim, policy.action_dim)

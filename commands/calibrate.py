@@ -30,7 +30,7 @@ from ..diffusion import Plan, Program, load_plan
 from ..diffusion.names import CACHED
 from ..errors import InputError
 from ..files import check_place
-from ..policy import Checkpoint, TransformerForDiffusion, load_checkpoint
+from ..policy import Checkpoint, ChunkNetwork, ConditionalUnet1D, TransformerForDiffusion, load_checkpoint
 from ..runtime import describe_machine
 from . import drafts, entry
 from .families import check_device
@@ -98,8 +98,8 @@ def run(options: argparse.Namespace) -> int:
     check_device(options.device)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.checkpoint, options.device)
-    if type(checkpoint.network) is not TransformerForDiffusion:
-        got, wanted = checkpoint.network.family, TransformerForDiffusion.family
+    if type(checkpoint.network) not in (TransformerForDiffusion, ConditionalUnet1D):
+        got, wanted = checkpoint.network.family, f"{TransformerForDiffusion.family} or {ConditionalUnet1D.family}"
         raise InputError(f"{options.checkpoint} is of the family {got}, and schedules are for a {wanted}")
     out = Path(options.out or Path(options.checkpoint) / FOLDER / f"{options.plan}.json")
     if check_place(out).is_dir() or out.suffix != ".json":
@@ -171,7 +171,7 @@ def _global(subject: Subject, nominal: int, options: argparse.Namespace) -> tupl
 
     steps = subject.program.grid.steps
     network = subject.checkpoint.network
-    assert isinstance(network, TransformerForDiffusion), "checked before anything was looked at"
+    assert isinstance(network, ChunkNetwork), "checked before anything was looked at"
     with progress_bar(rounds(list(subject.kinds), steps), "measuring costs", "round") as bar:
         cost = measure_costs(network, subject.plan, subject.obs[:1], bar.update)
     budget_ms = budget_of(cost, nominal, len(subject.names), steps, subject.kinds)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..envs.collection import Episode, Recipe, collect, difference, discard
 from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
+from ..envs.tasks import find_task
 from ..errors import InputError
 from ..files import check_place
 from ..runtime import WallClock
@@ -14,10 +15,13 @@ from .progress import progress_bar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick demos`."""
-    parser.add_argument("--task", required=True, help="task id, such as metaworld/pick-place-v3")
+    parser.add_argument("id", metavar="TASK", nargs="?", help="task id, such as metaworld/pick-place-v3")
+    parser.add_argument("--task", help="the same, as an option")
     parser.add_argument("--episodes", type=int, default=200, help="successful episodes to keep")
     parser.add_argument("--seed", type=int, default=0, help="base seed; never shared with evaluation")
-    parser.add_argument("--noise", type=float, default=0.1, help="noise on executed actions (standard deviation)")
+    parser.add_argument(
+        "--noise", type=float, help="noise on executed actions, standard deviation (default: the task's, mostly 0.1)"
+    )
     parser.add_argument("--styled", action="store_true", help="each episode in a manner of its own")
     parser.add_argument("--settle-steps", type=int, default=10, help="steps recorded after success")
     parser.add_argument("--out", type=Path, required=True, help="file to write; its ending follows the format")
@@ -29,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Collect, save, report."""
-    recipe = Recipe(options.task, options.episodes, options.seed, options.noise, options.settle_steps, options.styled)
+    task = find_task(_task_id(options))
+    noise = task.noise if options.noise is None else options.noise
+    recipe = Recipe(task.id, options.episodes, options.seed, noise, options.settle_steps, options.styled)
     if options.workers < 1:
         raise InputError(f"got {options.workers} workers, wanted at least 1")
     check_place(options.out)
@@ -61,6 +67,15 @@ def run(options: argparse.Namespace) -> int:
     for path in missing:
         print(f"saved {path} ({_size(path) / 1e6:.2f} MB)")
     return 0
+
+
+def _task_id(options: argparse.Namespace) -> str:
+    """The task, told by its place or by its option."""
+    given = {told for told in (options.id, options.task) if told is not None}
+    if len(given) != 1:
+        got = " and ".join(sorted(given)) or "no task"
+        raise InputError(f"got {got}, wanted one, as in: ontick demos metaworld/pick-place-v3 --out demos.zarr")
+    return given.pop()
 
 
 def _targets(out: Path, form: str | None) -> tuple[Path, list[Path]]:

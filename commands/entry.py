@@ -38,7 +38,7 @@ from ..envs.dataset import read_demonstrations
 from ..errors import InputError
 from ..files import check_place, write_whole
 from ..policy import Checkpoint, DiffusionPolicy, load_checkpoint, serve
-from .families import DIFFUSION, check_device
+from .families import DIFFUSION, UNET, check_device
 from .observations import AN_EPISODE, SAMPLER, task_of
 from .picture import drawn
 from .progress import progress_bar
@@ -120,8 +120,8 @@ def _visited(checkpoint: Checkpoint, levels: Sequence[int]) -> list[int]:
     """The K that the checkpoint's schedule has. Raises InputError where it lacks the one that was asked for, or where
     its network takes no warm start."""
     network = checkpoint.network
-    if network.family != DIFFUSION:
-        raise InputError(f"the checkpoint is a {network.family}; warm starts are for a {DIFFUSION}")
+    if network.family not in (DIFFUSION, UNET):
+        raise InputError(f"the checkpoint is a {network.family}; warm starts are for a {DIFFUSION} or {UNET}")
     most = network.schedule.train_levels
     there = [level for level in levels if level <= most]
     asked = [level for level in levels if level not in LEVELS and level not in there]

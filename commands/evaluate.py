@@ -50,8 +50,8 @@ from .request import (
     unfinished,
 )
 from .table import print_table
-from .timing import answer_latencies
-from .told import clearance_told, modes_told, rungs_told
+from .timing import answer_latencies, stage_latencies
+from .told import clearance_told, coverage_told, modes_told, rungs_told
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 COMPARED = 16  # episodes whose beginnings are answered to time a plan and to compare it with the dense one
@@ -131,8 +131,10 @@ def run(options: argparse.Namespace) -> int:
             job = job_of(options, entry, seeds, samples_s, budget, disturbance)
             # before anything is played: a plan that gives NaN ends here
             changed = _accelerated(policies[0], windows)
+            n = len(samples_s[0]) if trace is None else TIMING_LEAST
+            stages = {"stages_ms": stage_latencies(policies[0], windows, n)}
             row = _play_row(evaluator, job, entry, samples_s, timing)
-            document["rows"].append({**row, "backend": getattr(policies[0], "backend", None), **changed})
+            document["rows"].append({**row, "backend": getattr(policies[0], "backend", None), **changed, **stages})
             _write(options.json, document)
     _finish(options, document, entries[0], budget, disturbance)
     document["complete"] = True  # last: what fails before is taken up again, without playing anew
@@ -242,6 +244,7 @@ def _play_row(
         "jerk": float(np.mean([e.jerk for e in episodes])),
         **modes_told(episodes, entry),
         "clearance_mm": clearance_told(episodes),
+        "max_coverage": coverage_told(episodes),
         "ledger": played.to_dict(),
     }
 

@@ -18,6 +18,7 @@ from ..runtime import LadderPolicy, Policy
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DIFFUSION, STREAMING, ANCHORED = "diffusion-transformer", "streaming-transformer", "anchored-decoder"
+UNET = "diffusion-unet"
 BC, BC_RNN = "robomimic-bc", "robomimic-bc-rnn"
 
 
@@ -28,6 +29,10 @@ class Candidate:
     name: str
     family: str
     plan: Plan | None
+
+    def runs(self, family: Any) -> bool:
+        """Whether checkpoints of that family run it: what is for the transformer is for the U-Net as well."""
+        return family == self.family or (family == UNET and self.family == DIFFUSION)
 
 
 def parse_candidate(name: str) -> Candidate:
@@ -46,7 +51,7 @@ def candidate_of(plan: Plan | str) -> Candidate:
 def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Path:
     """The checkpoint folder to use: the one given, where it is of the plan's family, else the one shipped for the
     task. Raises InputError."""
-    if given is not None and read_config(given).get("family") == candidate.family:
+    if given is not None and candidate.runs(read_config(given).get("family")):
         return Path(given)
     folder = ASSETS / candidate.family / task_id.replace("/", "-")
     if not folder.is_dir():

@@ -100,7 +100,7 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         raise InputError(f"--plans {options.plans} holds two plans with one name; rename one in its file")
     if options.checkpoint is not None:
         family = read_config(options.checkpoint).get("family")
-        if all(candidate.family != family for candidate in candidates):
+        if not any(candidate.runs(family) for candidate in candidates):
             raise InputError(f"none of --plans {options.plans} runs {options.checkpoint}, whose family is {family}")
     check_device(options.device)
     if options.charge is not None and options.delay_ticks is not None:

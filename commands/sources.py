@@ -21,6 +21,7 @@ from .families import (
     BC_RNN,
     DIFFUSION,
     STREAMING,
+    UNET,
     Candidate,
     candidate_of,
     checkpoint_for,
@@ -31,7 +32,7 @@ from .families import (
 
 TASK = "ontick/Avoid-v0"
 PLAN = "exact-anchored-2+exact-anchored-1"
-USUAL_PLAN = {DIFFUSION: "exact-ddim-10", STREAMING: "exact-diagonal-1", ANCHORED: "exact-anchored-2"}
+USUAL_PLAN = {DIFFUSION: "exact-ddim-10", UNET: "ddim-10", STREAMING: "exact-diagonal-1", ANCHORED: "exact-anchored-2"}
 MEASURED = 60  # answers, of each rung of a ladder
 
 
@@ -77,7 +78,7 @@ def source_of(folder: str | None, plans: str | None) -> PolicySource:
     if not found:
         found = [candidate_of(family if family in (BC, BC_RNN) else load_plan(_usual(family, folder)))]
     for candidate in found:
-        if candidate.family != family:
+        if not candidate.runs(family):
             raise InputError(f"plan {candidate.name!r} runs a {candidate.family}; {folder} is a {family}")
     about = config.get("about")
     told |= {"family": family, "task": about.get("task") if isinstance(about, dict) else None}

@@ -41,6 +41,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], budget: LatencyBudget) -> Non
         if len(row["rungs"]) > 2:  # plans and the rest
             told = ", ".join(f"{name} {ticks}" for name, ticks in row["rungs"].items())
             print(f"{row['plan']}: ticks by the rung whose answer was played: {told}")
+    for row in rows:
+        if stages_ms := row.get("stages_ms"):
+            told = [f"{s} p50 {ms['p50']:.1f}, p99 {ms['p99']:.1f}, max {ms['max']:.1f}" for s, ms in stages_ms.items()]
+            print(f"{row['plan']}: ms of an answer on this machine: {'; '.join(told)}; n = {stages_ms['encode']['n']}")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -71,6 +75,10 @@ def _clearance(row: Mapping[str, Any]) -> str:
     return f"{clearance_mm['median']:.1f}" if clearance_mm else ""
 
 
+def _coverage(row: Mapping[str, Any]) -> str:
+    return "" if row.get("max_coverage") is None else f"{row['max_coverage']:.3f}"
+
+
 def _refreshes(row: Mapping[str, Any]) -> str:
     return "" if row.get("refreshes") is None else f"{row['refreshes']:.1f}"
 
@@ -91,6 +99,7 @@ class _Optional(NamedTuple):
 OPTIONAL = (
     _Optional("mode nats", _entropy, "entropy of the modes of successful episodes, of that of the demonstrations"),
     _Optional("gap mm", _clearance, "least gap to an obstacle in an episode, median"),
+    _Optional("covered", _coverage, "the largest share of the goal covered in an episode, mean"),
     _Optional("refreshes", _refreshes, "how often a block of the network is computed in a chunk, mean"),
     _Optional(
         "error",

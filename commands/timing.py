@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
+from unittest import mock
 
 import numpy as np
+from torch import Tensor
 
-from ..runtime import InpaintingPolicy, Policy, measure_latency
+from ..policy import CameraConfig, DiffusionPolicy
+from ..runtime import InpaintingPolicy, Ledger, Policy, WallClock, measure_latency
 
 WARM_UP = 3
 
@@ -36,3 +40,40 @@ def answer_latencies(
     once = float(np.median(measure_latency(answer, n=3, warmup=WARM_UP)))
     n = int(np.clip(seconds / max(once, 1e-6), least, most))
     return np.round(measure_latency(answer, n=n, warmup=2) * 1e3, 3) * 1e-3
+
+
+def stage_latencies(policy: Policy, windows: np.ndarray, n: int) -> dict[str, Any] | None:
+    """{"encode", "denoise"}: n, p50, p99, p99.9 and max [ms] of each in n answers to windows [m, To, Do] in turn.
+
+    encode: what is computed once an observation (`Denoiser.prepare`), its cameras above all; denoise: the rest of the
+    answer. None for a policy without cameras, whose encoding is next to nothing.
+    """
+    from ..benchmarks.counting import wait
+
+    if not isinstance(policy, DiffusionPolicy):
+        return None
+    config = policy.checkpoint.network.config
+    if not (isinstance(config, CameraConfig) and config.cameras):
+        return None
+    network, clock, ledger = policy.program.denoiser, WallClock(), Ledger()
+    plain, encoded_s = network.prepare, []
+
+    def prepare(obs: Tensor) -> Any:
+        start_s = clock.now()
+        context = plain(obs)
+        wait(obs.device)
+        encoded_s.append(clock.now() - start_s)
+        return context
+
+    def answer() -> dict[str, float]:
+        encoded_s.clear()
+        start_s = clock.now()
+        policy.predict_with_tail(next(following), [0])
+        whole_s = clock.now() - start_s
+        return {"encode": sum(encoded_s), "inference": whole_s - sum(encoded_s)}
+
+    policy.reset([0], [0])
+    following = itertools.cycle(windows[:, None])
+    with mock.patch.object(network, "prepare", prepare):
+        measure_latency(answer, n, WARM_UP, clock, ledger)
+    return {"encode": ledger.stage("encode").summary_ms(), "denoise": ledger.stage("inference").summary_ms()}

@@ -38,6 +38,12 @@ def modes_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, Any]:
     }
 
 
+def coverage_told(episodes: Sequence[Episode]) -> float | None:
+    """The mean over episodes of the largest share of the goal that was covered."""
+    covered = [e.max_coverage for e in episodes if e.max_coverage is not None]
+    return float(np.mean(covered)) if covered else None
+
+
 def clearance_told(episodes: Sequence[Episode]) -> dict[str, float] | None:
     """Median and 5th percentile over episodes, failed ones included, of the least gap to an obstacle."""
     gaps_mm = [e.clearance_m * 1e3 for e in episodes if e.clearance_m is not None]

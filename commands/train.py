@@ -12,12 +12,18 @@ import yaml
 from ..errors import InputError
 from ..files import check_place
 from ..settings import checked
-from .families import ANCHORED, DIFFUSION, STREAMING, check_device
+from .families import ANCHORED, DIFFUSION, STREAMING, UNET, check_device
 from .progress import progress_bar
 
 VIDEO = "video"
-DEFAULT_PRESETS = {"diffusion": "diffusion-policy", "streaming": "streaming", "anchored": "anchored", VIDEO: "video"}
-FAMILIES = {"diffusion": DIFFUSION, "streaming": STREAMING, "anchored": ANCHORED}
+DEFAULT_PRESETS = {
+    "diffusion": "diffusion-policy",
+    "unet": "unet",
+    "streaming": "streaming",
+    "anchored": "anchored",
+    VIDEO: "video",
+}
+FAMILIES = {"diffusion": DIFFUSION, "unet": UNET, "streaming": STREAMING, "anchored": ANCHORED}
 ROBOMIMIC_STEPS = {"bc": 4000, "bc-rnn": 4000}
 PARTS = ("network", "training")
 OWN = ("observation_dim", "action_dim", "seed", "size", "channels")  # these come from the data and the command line
@@ -36,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bc and bc-rnn are robomimic's",
     )
     parser.add_argument("--preset", help="a name in configs/training or a YAML file (default: the algorithm's)")
+    parser.add_argument(
+        "--obs-keys",
+        metavar="A,B",
+        help="what is observed, of a file of others: its keys, side by side (default: the usual)",
+    )
+    parser.add_argument("--filter", metavar="MASK", help="a mask of the .hdf5: only its demonstrations, such as train")
     parser.add_argument("--begin-from", metavar="DIR", help="checkpoint whose weights and normaliser are begun with")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a preset's setting")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise")
@@ -51,6 +63,8 @@ def run(options: argparse.Namespace) -> None:
             raise InputError(f"--threads is {options.threads}, wanted at least 1")
         torch.set_num_threads(options.threads)
     check_device(options.device)
+    if (options.obs_keys or options.filter) and options.algorithm in (*ROBOMIMIC_STEPS, VIDEO):
+        raise InputError(f"--obs-keys and --filter are for diffusion policies, got --algorithm {options.algorithm}")
     out = check_place(options.out)
     if out.exists():
         raise InputError(f"{out} is already there; choose another --out or remove it")
@@ -106,10 +120,14 @@ def _names(part: str, algorithm: str) -> list[str]:
 
 def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
     from ..envs import find_task
+    from ..envs.columns import parse_columns
     from ..envs.dataset import read_demonstrations
+    from ..envs.dataset_report import report
     from ..policy import NETWORKS, TrainingConfig, load_checkpoint, save_checkpoint, train
 
-    data = read_demonstrations(options.data)
+    columns = None if options.obs_keys is None else parse_columns(options.obs_keys)
+    data = read_demonstrations(options.data, columns, options.filter)
+    print("\n".join(report(data)))
     task_id = data.attributes.get("task")
     discrete_dims = find_task(task_id).gripper_dims if task_id else ()
     widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
@@ -121,7 +139,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
         print(f"{options.data} names no task: no action is scaled as a gripper")
     print(
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
-        f"width {network.width}, {network.layers} layers, {training.steps} steps of batch {training.batch}"
+        f"{network.shape}, {training.steps} steps of batch {training.batch}"
     )
     with progress_bar(training.steps, str(out), "step") as bar:
         checkpoint = train(

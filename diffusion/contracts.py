@@ -121,7 +121,8 @@ class Denoiser(ABC):
 class Block:
     """One residual branch: h <- h + branch(h, told), told what `Denoiser.tell` gave.
 
-    kind: "self_attention", "cross_attention" or "feed_forward"; layer counts from 0.
+    kind: "self_attention", "cross_attention", "feed_forward", or "convolution_C" of C channels: blocks of one kind cost
+    about the same. layer counts from 0.
     """
 
     name: str

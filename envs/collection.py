@@ -59,6 +59,8 @@ class Episode:
     actions: np.ndarray  # float32 [t, Da], what the expert wanted
     success_step: int
     mode: str | None = None  # which of the task's ways was taken; None where it does not tell
+    states: np.ndarray | None = None  # float64 [t, Ds], before each step; None where the environment does not tell
+    scene: str | None = None  # XML; None where the environment does not tell
 
 
 def expert_of(recipe: Recipe, seed: int) -> Expert:
@@ -70,13 +72,19 @@ def record_episode(env: gymnasium.Env, expert: Expert, task: Task, recipe: Recip
     """Let the expert act until it has succeeded and settled, or the episode ends. A function of the seed alone.
 
     An environment that ends the episode without success (a contact, on Avoid) makes it a failed attempt.
+    Where `info` has an `expert_observation`, the expert is shown it: what a policy has to find in the pixels.
     """
     noise = np.random.default_rng([seed, 1])  # a stream of its own: the environment draws from the bare seed
-    observations, actions, success_step = [], [], -1
+    observations, actions, states, success_step = [], [], [], -1
+    simulator = getattr(env, "unwrapped", env)
+    state_of = getattr(simulator, "simulator_state", None)
     observation, info = env.reset(seed=seed)
+    scene = simulator.scene_xml() if state_of else None  # type: ignore[union-attr]
     for step in range(task.max_steps):
         observations.append(np.array(observation, np.float32))  # first: some scripts write into what they are given
-        wanted = expert(observation)
+        if state_of:
+            states.append(state_of())
+        wanted = expert(info.get("expert_observation", observation))
         actions.append(wanted)
         disturbed = wanted + recipe.noise * noise.standard_normal(wanted.shape)
         observation, _, terminated, truncated, info = env.step(np.clip(disturbed, -1.0, 1.0).astype(np.float32))
@@ -86,7 +94,8 @@ def record_episode(env: gymnasium.Env, expert: Expert, task: Task, recipe: Recip
             success_step = -1
         if terminated or truncated or 0 <= success_step <= step - recipe.settle_steps:
             break
-    return Episode(seed, np.stack(observations), np.stack(actions), success_step, info.get("mode"))
+    told = np.stack(states) if state_of else None
+    return Episode(seed, np.stack(observations), np.stack(actions), success_step, info.get("mode"), told, scene)
 
 
 def collect(
@@ -145,6 +154,8 @@ def difference(found: dict[str, Any], recipe: Recipe) -> str | None:
 
 def _joined(recipe: Recipe, kept: list[Episode], failed: list[int]) -> Demonstrations:
     modes = [episode.mode for episode in kept if episode.mode is not None]
+    states = [episode.states for episode in kept if episode.states is not None]
+    scenes = [episode.scene for episode in kept if episode.scene is not None]
     return Demonstrations(
         observations=np.concatenate([episode.observations for episode in kept]),
         actions=np.concatenate([episode.actions for episode in kept]),
@@ -155,8 +166,21 @@ def _joined(recipe: Recipe, kept: list[Episode], failed: list[int]) -> Demonstra
             "failed_seeds": failed,
             "success_steps": [episode.success_step for episode in kept],
         }
-        | ({"modes": modes} if modes else {}),
+        | ({"modes": modes} if modes else {})
+        | _about_environment(find_task(recipe.task)),
+        states=np.concatenate(states) if states else None,
+        scenes=tuple(scenes),
     )
+
+
+def _about_environment(task: Task) -> dict[str, Any]:
+    """What robomimic's files keep of an environment, where the task tells it; as JSON gives it back."""
+    about: dict[str, Any] = {}
+    if task.observation_keys:
+        about["observation_keys"] = [list(part) for part in task.observation_keys]
+    if task.env_args is not None:
+        about["env_args"] = task.env_args()
+    return about
 
 
 def _claim(partial: Path, recipe: Recipe) -> None:
@@ -186,7 +210,10 @@ def _load(partial: Path, seed: int) -> Episode:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             mode = str(arrays["mode"]) if "mode" in arrays else None
-            return Episode(seed, arrays["observations"], arrays["actions"], int(arrays["success_step"]), mode)
+            scene = str(arrays["scene"]) if "scene" in arrays else None
+            states = arrays.get("states")
+            rows = arrays["observations"], arrays["actions"], int(arrays["success_step"])
+            return Episode(seed, *rows, mode, states, scene)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"got {path}, which cannot be read ({error}): delete it and run the command again") from error
 

@@ -81,7 +81,7 @@ class DisturbedEnv(gymnasium.Wrapper):
         self._push_step = int(push.integers(*PUSH_WINDOW_STEPS, endpoint=True))
         angle = push.uniform(0.0, 2 * np.pi)
         self._push_xy_m = self.disturbance.push_m * np.array([np.cos(angle), np.sin(angle)])
-        self._executed = np.zeros(self.task.action_dim, np.float32)
+        self._executed = self.task.neutral(observation)
         # The oldest of these is what is seen; there are always delay_steps newer ones behind it.
         wanted = self.disturbance.delay_steps + 1
         self._observations = deque([observation] * wanted, maxlen=wanted)

@@ -21,8 +21,9 @@ from .tasks import Task
 class Episode:
     """How one episode went. `jerk`: see `runtime.jerk`; `counts`: the control loop's, by event.
 
-    `mode` (which of the task's ways was taken) and `clearance_m` (the least gap to an obstacle) are as the task told
-    them in the last step's `info`; None where it has no such thing.
+    `mode` (which of the task's ways was taken), `clearance_m` (the least gap to an obstacle) and `max_coverage` (the
+    largest share of the goal that was covered) are as the task told them in the last step's `info`; None where it has
+    no such thing.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Episode:
     counts: dict[str, int]
     mode: str | None = None
     clearance_m: float | None = None
+    max_coverage: float | None = None
     seam_jump_max: float = 0.0  # units of the command
     rungs: dict[str, int] = field(default_factory=dict)  # ticks by the rung of a ladder whose answer was played
 
@@ -72,19 +74,20 @@ def play(
     """
     check_fit(task, policy)
     loop = ControlLoop(policy, len(envs), task.hold, budget, charges, ledger, overlap, task.v_max)
-    lanes: list[_Lane | None] = [_begin(loop, i, env, episodes, on_frame) for i, env in enumerate(envs)]
+    lanes: list[_Lane | None] = [_begin(loop, i, env, task, episodes, on_frame) for i, env in enumerate(envs)]
     while any(lanes):
         loop.think([i for i, lane in enumerate(lanes) if lane])
         for i, lane in enumerate(lanes):
             if lane and (finished := _play_chunk(loop, i, lane, task, on_frame)):
                 yield finished
-                lanes[i] = _begin(loop, i, lane.env, episodes, on_frame)
+                lanes[i] = _begin(loop, i, lane.env, task, episodes, on_frame)
 
 
 def _begin(
     loop: ControlLoop,
     i: int,
     env: gymnasium.Env,
+    task: Task,
     episodes: Iterator[tuple[int, int]],
     on_frame: Callable[[gymnasium.Env], None],
 ) -> _Lane | None:
@@ -94,7 +97,7 @@ def _begin(
         return None
     index, seed = following
     observation, _ = env.reset(seed=seed)
-    loop.begin(i, seed, observation)
+    loop.begin(i, seed, observation, task.neutral(observation))
     on_frame(env)
     return _Lane(env, index, seed, [])
 
@@ -117,8 +120,7 @@ def _play_chunk(
 def _finished(lane: _Lane, task: Task, info: dict[str, Any], loop: ControlLoop, i: int) -> Episode:
     """What is told of an episode, from the `info` of its last step and what the control loop counted in lane i."""
     moved = np.delete(np.stack(lane.actions), list(task.gripper_dims), axis=1)
-    smoothness, mode, clearance_m = jerk(moved, "delta"), info.get("mode"), info.get("clearance_m")
-    counts = loop.counts(i)
+    smoothness, counts = jerk(moved, "absolute" if task.absolute else "delta"), loop.counts(i)
     return Episode(
         lane.index,
         lane.seed,
@@ -126,8 +128,9 @@ def _finished(lane: _Lane, task: Task, info: dict[str, Any], loop: ControlLoop, 
         counts["ticks"],
         smoothness,
         counts,
-        mode,
-        clearance_m,
+        info.get("mode"),
+        info.get("clearance_m"),
+        info.get("max_coverage"),
         loop.seam_jump_max(i),
         loop.rungs(i),
     )

@@ -1,5 +1,6 @@
 """The zarr replay buffer of Diffusion Policy: `data/obs`, `data/action`, `meta/episode_ends`, in zarr format 2."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,17 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import whole
+from .columns import key_of, side_by_side
 from .demonstrations import Demonstrations
 
 CHUNK_BYTES = 2 * 2**20
 
 
 def write_replay_buffer(path: str | Path, demonstrations: Demonstrations) -> None:
-    """Write the folder `path`, under a temporary name first. The attribute `complete` comes last."""
+    """Write the folder `path`, under a temporary name first. The attribute `complete` comes last.
+
+    A simulator's states and scenes are kept in HDF5 alone.
+    """
     import zarr
 
     with whole(Path(path)) as temporary:
@@ -24,9 +29,10 @@ def write_replay_buffer(path: str | Path, demonstrations: Demonstrations) -> Non
         root.attrs.update({**demonstrations.attributes, "complete": True})
 
 
-def read_replay_buffer(path: str | Path) -> Demonstrations:
+def read_replay_buffer(path: str | Path, columns: Sequence[str] = ("obs",)) -> Demonstrations:
     """Read and check a replay buffer. Buffers of Diffusion Policy itself, without our attributes, are read too.
 
+    columns: what the observation is made of, arrays under `data/`, such as ("keypoint", "state[:2]").
     Raises InputError for what is missing, half written or inconsistent.
     """
     import zarr
@@ -42,11 +48,12 @@ def read_replay_buffer(path: str | Path) -> Demonstrations:
     if "task" in attributes and attributes.get("complete") is not True:
         raise InputError(f"got {path}, which was not written to its end: delete it and run `ontick demos` again")
     ours = "task" in attributes  # others leave out chunks of zeros, and zarr reads what is missing as zeros
-    observations, actions = _get(root, path, "data/obs", ours), _get(root, path, "data/action", ours)
-    ends = _get(root, path, "meta/episode_ends", ours)
-    return Demonstrations(
-        observations.astype(np.float32), actions.astype(np.float32), ends.astype(np.int64), attributes
-    )
+    seen = [_get(root, path, f"data/{key_of(column)}", ours) for column in columns]
+    actions, ends = _get(root, path, "data/action", ours), _get(root, path, "meta/episode_ends", ours)
+    if list(columns) != ["obs"]:
+        attributes["columns"] = list(columns)
+    observations = seen[0].astype(np.float32) if list(columns) == ["obs"] else side_by_side(columns, seen, path)
+    return Demonstrations(observations, actions.astype(np.float32), ends.astype(np.int64), attributes)
 
 
 def _put(root: Any, name: str, rows: np.ndarray) -> None:
@@ -60,7 +67,11 @@ def _put(root: Any, name: str, rows: np.ndarray) -> None:
 
 def _get(root: Any, path: Path, name: str, every_chunk: bool) -> np.ndarray:
     if name not in root:
-        raise InputError(f"got {path} without {name}, wanted data/obs, data/action and meta/episode_ends")
+        held = ", ".join(sorted(root["data"])) if "data" in root else "nothing"
+        raise InputError(
+            f"got {path} without {name}, wanted data/obs, data/action and meta/episode_ends; data holds {held}: name "
+            "what is observed with --obs-keys"
+        )
     array = root[name]
     if every_chunk and array.nchunks_initialized < array.nchunks:
         raise InputError(f"got {path}, whose {name} lacks parts: it is half written or damaged; collect it again")

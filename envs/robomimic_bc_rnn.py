@@ -39,7 +39,8 @@ class BCRNNPolicy(RobomimicPolicy):
     """An LSTM that remembers the observations since its last fresh start, which comes every `horizon` calls.
 
     As in robomimic's rollouts, an action is drawn from the mixture with all standard deviations set to 1e-4. The draw
-    is keyed by the lane's seed and how often the lane was asked, so it does not depend on its neighbours.
+    is keyed by the lane's seed and how often the lane was asked, so it does not depend on its neighbours. Converted
+    checkpoints may have no mixture (`about["gmm"]` is None): their action is the network's answer.
     """
 
     family = "robomimic-bc-rnn"
@@ -72,8 +73,13 @@ class BCRNNPolicy(RobomimicPolicy):
         for i, lane in enumerate(asked):
             if lane.state is not None:
                 hidden[:, i], cell[:, i] = lane.state
-        mixture, (hidden, cell) = self.network.forward_train_step({OBSERVATION_KEY: rows}, rnn_state=(hidden, cell))
-        actions = draw(mixture, [lane.seed for lane in asked], [lane.calls for lane in asked])
+        told, state = {OBSERVATION_KEY: rows}, (hidden, cell)
+        if self.about["gmm"] is None:
+            actions, (hidden, cell) = self.network.forward_step(told, rnn_state=state)
+            actions = actions[: len(asked)].numpy()
+        else:
+            mixture, (hidden, cell) = self.network.forward_train_step(told, rnn_state=state)
+            actions = draw(mixture, [lane.seed for lane in asked], [lane.calls for lane in asked])
         for i, lane in enumerate(asked):
             lane.calls += 1
             lane.state = (hidden[:, i], cell[:, i]) if lane.calls % self._horizon else None
@@ -81,7 +87,7 @@ class BCRNNPolicy(RobomimicPolicy):
 
     @staticmethod
     def _network(observation_dim: int, about: dict[str, Any]) -> torch.nn.Module:
-        settings = _settings(about["rnn"], about["gmm"])
+        settings = _settings(about["rnn"], about["gmm"], tuple(about.get("layers", ())))
         return bc_algorithm(observation_dim, int(about["action_dim"]), settings).nets["policy"]
 
 
@@ -127,13 +133,13 @@ def draw(mixture: Any, seeds: Sequence[int], calls: Sequence[int]) -> np.ndarray
     return (gaussians.loc[chosen] + gaussians.scale[chosen] * normal).numpy()
 
 
-def _settings(rnn: dict[str, int], gmm: dict[str, int]) -> dict[str, Any]:
-    """No layers between the LSTM and the mixture, as published. The learning rate falls, because a short training at a
-    high rate would end on a loss that still jumps."""
+def _settings(rnn: dict[str, int], gmm: dict[str, Any] | None, layers: tuple[int, ...] = ()) -> dict[str, Any]:
+    """gmm: None for the plain BC-RNN; layers: between the LSTM and the answer, none as published. The learning rate
+    falls, because a short training at a high rate would end on a loss that still jumps."""
     falling = {"scheduler_type": "linear", "epoch_schedule": [EPOCHS], "decay_factor": 0.01}
     return {
-        "actor_layer_dims": (),
+        "actor_layer_dims": layers,
         "rnn": {"enabled": True, **rnn},
-        "gmm": {"enabled": True, **gmm},
+        "gmm": {"enabled": gmm is not None, **(gmm or {})},
         "optim_params": {"policy": {"learning_rate": falling}},
     }

@@ -80,12 +80,15 @@ class RobomimicPolicy(ABC):
 
     # -- the folder -----------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> None:
-        """Write a new folder, whole or not at all: `config.json` and `model.safetensors` (weights in fp16)."""
+    def save(self, folder: str | Path, half: bool = True) -> None:
+        """Write a new folder, whole or not at all: `config.json` and `model.safetensors`. `half` stores the weights as
+        fp16."""
         folder = Path(folder)
         if folder.exists():
             raise InputError(f"got {folder}, which is already there: choose another folder, or delete it")
-        weights = {f"network.{name}": value.half().contiguous() for name, value in self.network.state_dict().items()}
+        kind = torch.float16 if half else torch.float32
+        own = self.network.state_dict()
+        weights = {f"network.{name}": value.to(kind, copy=True).contiguous() for name, value in own.items()}
         weights |= {"mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std)}
         config = {"format": FORMAT, "family": self.family, "about": self.about}
         with whole(folder) as temporary:

@@ -4,7 +4,7 @@ import difflib
 import functools
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -29,6 +29,18 @@ METAWORLD_NAMES = (
 # fmt: on
 
 
+# How to get a simulator that is not set up with the rest.
+INSTALL = {
+    "robosuite": (
+        "pip install --no-deps robosuite==1.5.2 && pip install numba==0.68.1 opencv-python-headless==5.0.0.93 "
+        "(or `make robosuite`); its own pins would bring numpy below 2"
+    )
+}
+# robosuite's tasks, with how many numbers of their observation tell of the object; and what tells of the robot.
+ROBOSUITE_OBJECT_DIMS = {"Lift": 10, "PickPlaceCan": 14}
+ROBOSUITE_KEYS = (("robot0_eef_pos", 3), ("robot0_eef_quat", 4), ("robot0_gripper_qpos", 2))
+
+
 @dataclass(frozen=True)
 class Task:
     """One task: Do observation numbers in, Da action numbers out, at most `max_steps` steps an episode."""
@@ -45,6 +57,13 @@ class Task:
     # Units of the command a second: what a seam between answers may change, grippers excepted. 50 ms allow 1, as much
     # as demonstrators change between two steps: their p99 is 0.47 to 1 on the shipped tasks.
     speed: float = 20.0
+    noise: float = 0.1  # standard deviation that `ontick demos` adds to each executed action, where it is not told one
+    absolute: bool = False  # actions are places to be at, not motions
+    # Of absolute actions: observation [Do] -> the action [Da] to stay, which is held until the first answer is there.
+    stay: Callable[[np.ndarray], np.ndarray] | None = None
+    # What the observation is made of, in its order, where it has parts with names: (robomimic's key, how many numbers).
+    observation_keys: tuple[tuple[str, int], ...] = ()
+    env_args: Callable[[], dict[str, Any]] | None = None  # what robomimic's files keep of the environment
 
     def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
         """The environment; `options` are those of its constructor (`max_steps`, `stop_on_success`, ...)."""
@@ -54,16 +73,26 @@ class Task:
         """A scripted expert for one episode, its actions within [-1, 1].
 
         With `style` it has a manner of its own, drawn from there: on Meta-World its speed, heights, pauses and grasp,
-        on Avoid its route, speed and margin. Without, every episode is done the one plain way.
+        on Avoid its route, speed and margin, on Push-T its speeds, clearance and liking for a side. Without, every
+        episode is done the one plain way.
         """
         return self.make_expert(style)
 
     def hold(self, last_action: np.ndarray) -> np.ndarray:
-        """The action where no answer is there: no motion, the gripper as it was. [..., Da] -> [..., Da]"""
+        """The action where no answer is there: no motion, the gripper as it was. [..., Da] -> [..., Da]
+
+        Where actions are places, it is the last one again.
+        """
+        if self.absolute:
+            return np.array(last_action)
         action = np.zeros_like(last_action)
         gripper = list(self.gripper_dims)
         action[..., gripper] = last_action[..., gripper]
         return action
+
+    def neutral(self, observation: np.ndarray) -> np.ndarray:
+        """What to hold before there was an action, from the first observation [Do]: zeros, or to stay there. [Da]"""
+        return np.zeros(self.action_dim, np.float32) if self.stay is None else self.stay(observation)
 
     @property
     def v_max(self) -> np.ndarray:
@@ -74,8 +103,12 @@ class Task:
 
     @property
     def version(self) -> dict[str, str]:
-        """The versions of the packages that decide what an episode looks like."""
-        return {package: importlib.metadata.version(package) for package in self.packages}
+        """The versions of the packages that decide what an episode looks like. InputError where one is missing."""
+        try:
+            return {package: importlib.metadata.version(package) for package in self.packages}
+        except importlib.metadata.PackageNotFoundError as error:
+            how = INSTALL.get(error.name, 'pip install "ontick[sim]"')
+            raise InputError(f"got no package {error.name}, wanted what {self.id} runs in: {how}") from None
 
 
 def find_task(task_id: str) -> Task:
@@ -112,6 +145,18 @@ def _avoid_expert(style: np.random.Generator | None) -> Expert:
     return avoid_expert(style)
 
 
+def _push_t_expert(style: np.random.Generator | None) -> Expert:
+    from .push_t_expert import push_t_expert
+
+    return push_t_expert(style)
+
+
+def _push_t_stay(observation: np.ndarray) -> np.ndarray:
+    from .push_t import action_of
+
+    return action_of(observation[-2:])  # the tool's place
+
+
 def _metaworld_task(name: str) -> Task:
     return Task(
         id=f"metaworld/{name}",
@@ -126,6 +171,44 @@ def _metaworld_task(name: str) -> Task:
     )
 
 
+def _robosuite_expert(name: str, style: np.random.Generator | None) -> Expert:
+    from .robosuite_experts import pick_expert
+
+    return pick_expert(name, style)
+
+
+def _robosuite_no_expert(name: str, style: np.random.Generator | None) -> Expert:
+    raise InputError(
+        f"robosuite/{name}-abs has no expert: collect robosuite/{name} into .hdf5, and turn its actions into "
+        "absolute ones with ontick.envs.absolute_actions"
+    )
+
+
+def _robosuite_args(name: str, absolute: bool) -> dict[str, Any]:
+    from .robosuite_wrapper import env_args
+
+    return env_args(name, absolute)
+
+
+def _robosuite_task(name: str, absolute: bool = False) -> Task:
+    keys = (("object", ROBOSUITE_OBJECT_DIMS[name]), *ROBOSUITE_KEYS)
+    return Task(
+        id=f"robosuite/{name}-abs" if absolute else f"robosuite/{name}",
+        observation_dim=sum(width for _, width in keys),
+        action_dim=10 if absolute else 7,
+        max_steps=400,
+        gripper_dims=(9,) if absolute else (6,),
+        packages=("robosuite", "mujoco"),
+        make_expert=functools.partial(_robosuite_no_expert if absolute else _robosuite_expert, name),
+        entry_point="robosuite_env:RobosuiteEnv",
+        arguments={"name": name, "absolute": absolute},
+        speed=2.0 if absolute else 20.0,
+        absolute=absolute,
+        observation_keys=keys,
+        env_args=functools.partial(_robosuite_args, name, absolute),
+    )
+
+
 AVOID = Task(
     id="ontick/Avoid-v0",
     observation_dim=6,
@@ -137,6 +220,32 @@ AVOID = Task(
     entry_point="avoid:AvoidEnv",
 )
 
+AVOID_PIXELS = replace(
+    AVOID, id="ontick/AvoidPixels-v0", observation_dim=4 + 3 * 64 * 64, entry_point="avoid_pixels:AvoidPixelsEnv"
+)
+
+PUSH_T = Task(
+    id="ontick/PushT-v0",
+    observation_dim=20,
+    action_dim=2,
+    max_steps=300,
+    gripper_dims=(),
+    packages=("mujoco",),
+    make_expert=_push_t_expert,
+    entry_point="push_t:PushTEnv",
+    speed=2.5,
+    noise=0.01,
+    absolute=True,
+    stay=_push_t_stay,
+)
+
 TASKS: dict[str, Task] = {
-    task.id: task for task in (AVOID, *(_metaworld_task(f"{name}-v3") for name in METAWORLD_NAMES))
+    task.id: task
+    for task in (
+        AVOID,
+        AVOID_PIXELS,
+        PUSH_T,
+        *(_metaworld_task(f"{name}-v3") for name in METAWORLD_NAMES),
+        *(_robosuite_task(name, absolute) for name in ROBOSUITE_OBJECT_DIMS for absolute in (False, True)),
+    )
 }

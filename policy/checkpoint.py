@@ -21,16 +21,18 @@ from ..errors import InputError
 from ..files import whole
 from ..settings import checked
 from .anchored import AnchoredDecoder
-from .config import AnchoredConfig, ChunkConfig, TransformerConfig
+from .config import AnchoredConfig, ChunkConfig, TransformerConfig, UNetConfig
 from .network import ActionNetwork
 from .normaliser import DISCRETE_SCALE, Normaliser
 from .streaming import StreamingTransformer
 from .transformer import TransformerForDiffusion
+from .unet import ConditionalUnet1D
 
 NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
     TransformerForDiffusion.family: (TransformerForDiffusion, TransformerConfig),
     StreamingTransformer.family: (StreamingTransformer, TransformerConfig),
     AnchoredDecoder.family: (AnchoredDecoder, AnchoredConfig),
+    ConditionalUnet1D.family: (ConditionalUnet1D, UNetConfig),
 }
 
 
@@ -45,16 +47,17 @@ class Checkpoint:
     folder: Path | None = None
 
     def at_limits(self, chunk: torch.Tensor) -> torch.Tensor:
-        """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits,
-        a tenth: training scales them so.
+        """[..., Da], normalised -> the same with discrete dimensions (grippers) at the nearer of their two limits:
+        a tenth, since training scales them so, or what a converted checkpoint says (about, discrete_scale).
         Raises InputError where the checkpoint does not say which dimensions are discrete."""
         dims = self.about.get("discrete_dims")
         if dims is None:
             raise InputError(
                 "the checkpoint does not say which actions are discrete (about, discrete_dims in config.json)"
             )
+        limit = self.about.get("discrete_scale", DISCRETE_SCALE)
         put = chunk.clone()
-        put[..., dims] = torch.where(put[..., dims] < 0, -DISCRETE_SCALE, DISCRETE_SCALE)
+        put[..., dims] = torch.where(put[..., dims] < 0, -limit, limit)
         return put
 
 

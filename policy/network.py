@@ -8,9 +8,10 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import Denoiser
+from ..diffusion import Denoiser, Schedule
 from .config import ChunkConfig
 
 
@@ -39,6 +40,40 @@ class ActionNetwork(nn.Module, Denoiser):
     def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
         """A scalar; obs [B, m + To, Do] and actions [B, m + Tp, Da] are normalised; levels and noise come from
         `generator`, a CPU one."""
+
+
+class ChunkNetwork(ActionNetwork):
+    """One whose loss is Diffusion Policy's: the error of its own parameterisation at drawn levels."""
+
+    schedule: Schedule
+
+    def forward(self, x: Tensor, label: Tensor | float, obs: Tensor) -> Tensor:
+        """x: [B, T, Da]; label: scalar or [B]; obs: [B, To, Do] -> [B, T, Da]. The whole network, for training."""
+        label = torch.as_tensor(label, dtype=torch.float32, device=x.device).expand(len(x))
+        return self.predict(x, label[:, None].expand(x.shape[:2]), self.prepare(obs)).x
+
+    def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error on the network's own parameterisation at a uniformly drawn trained level a sample."""
+        t = torch.randint(self.schedule.train_levels, (len(actions),), generator=generator)
+        return self.loss_at(t[:, None].expand(actions.shape[:2]), obs, actions, generator)
+
+    def loss_at(self, t: Tensor, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """The same at given levels. t: [B, T] int64, on the host."""
+        a, s = self.signal_and_noise(t, actions)
+        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
+        target = self.target(actions, noise, a, s)
+        out = self.predict(a * actions + s * noise, t.float().to(actions.device), self.prepare(obs)).x
+        return F.mse_loss(out, target)
+
+    def signal_and_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma [B, T, 1] of trained levels t [B, T], on the device of `like`."""
+        alpha_bar = torch.from_numpy(self.schedule.alpha_bar).float()[t]
+        a, s = (part.sqrt()[..., None].to(like.device) for part in (alpha_bar, 1 - alpha_bar))
+        return a, s
+
+    def target(self, actions: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """What the network is to say of a actions + s noise."""
+        return {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[self.prediction]
 
 
 def frequencies(width: int) -> Tensor:

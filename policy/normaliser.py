@@ -1,6 +1,7 @@
 """Linear normalisation of observations and actions: y = x * scale + offset, a dimension each.
 
 Fitted to the limits of the data, so that every dimension covers [-1, 1]; a dimension that hardly moves maps to 0.
+Pixels are not fitted: they have limits of their own.
 Gripper dimensions are made smaller still (`discrete_scale`): a switch between open and closed is then a short way in
 normalised units, which warm starts from a low noise level need (RTI-DP's "scale" variant, kept in the checkpoint).
 """
@@ -48,9 +49,12 @@ class Normaliser(nn.Module):
         discrete_dims: tuple[int, ...] = (),
         discrete_scale: float = DISCRETE_SCALE,
         still: float = 1e-4,
+        state_dim: int | None = None,
     ) -> "Normaliser":
-        """observations: [frames, Do]; actions: [frames, Da]. A dimension whose range is below `still` is constant."""
-        fitted = {"obs": _limits(observations, still), "action": _limits(actions, still)}
+        """observations: [frames, Do]; actions: [frames, Da]. A dimension whose range is below `still` is constant.
+        state_dim: numbers of an observation before its pixels; None: it has none. Pixels become [-1, 1] from [0, 1],
+        whatever the data: one that never changed may change."""
+        fitted = {"obs": _with_pixels(observations, still, state_dim), "action": _limits(actions, still)}
         for dim in discrete_dims:
             fitted["action"]["scale"][dim] *= discrete_scale
             fitted["action"]["offset"][dim] *= discrete_scale
@@ -84,6 +88,13 @@ class Normaliser(nn.Module):
 
     def _of(self, key: str) -> tuple[Tensor, Tensor]:
         return getattr(self, f"{key}_scale"), getattr(self, f"{key}_offset")
+
+
+def _with_pixels(x: np.ndarray, still: float, state_dim: int | None) -> dict[str, Tensor]:
+    """`_limits`, and what takes [0, 1] to [-1, 1] from dimension `state_dim` on."""
+    fitted = _limits(x[:, :state_dim], still)
+    pixels = torch.ones(x.shape[1] - len(fitted["scale"]))
+    return {"scale": torch.cat([fitted["scale"], 2 * pixels]), "offset": torch.cat([fitted["offset"], -pixels])}
 
 
 def _limits(x: np.ndarray, still: float) -> dict[str, Tensor]:

@@ -102,7 +102,9 @@ def train(
     torch.manual_seed(config.seed)
     network = family(network_config)
     if begin_from is None:
-        normaliser = Normaliser.fit(observations, actions, discrete_dims=discrete_dims)
+        normaliser = Normaliser.fit(
+            observations, actions, discrete_dims=discrete_dims, state_dim=network_config.state_dim
+        )
     else:
         normaliser = copy.deepcopy(begin_from.normaliser).cpu()
         _begin_from(network, begin_from)

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion import Affine, Anatomy, Asked, Block, Layer, Schedule, schedule
+from .cameras import eyes
 from .config import TransformerConfig
-from .network import ActionNetwork, frequencies, sinusoid
+from .network import ChunkNetwork, frequencies, sinusoid
 
 
 class Attention(nn.Module):
@@ -82,7 +83,7 @@ class Context(NamedTuple):
     memory_mask: Tensor | None
 
 
-class TransformerForDiffusion(ActionNetwork):
+class TransformerForDiffusion(ChunkNetwork):
     """Predicts the noise of T action rows, given To observations and one level a sample."""
 
     family: ClassVar[str] = "diffusion-transformer"
@@ -104,7 +105,7 @@ class TransformerForDiffusion(ActionNetwork):
         self._dummy_variable = nn.Parameter(torch.empty(0))  # the published state_dict has one
         self.input_emb = nn.Linear(c.action_dim, E)
         self.pos_emb = nn.Parameter(torch.zeros(1, T, E))
-        self.cond_obs_emb = nn.Linear(c.observation_dim, E)
+        self.cond_obs_emb = nn.Linear(c.feature_dim, E)
         self.cond_pos_emb = nn.Parameter(torch.zeros(1, S, E))
         self.drop = nn.Dropout(c.p_drop_emb)
         self.encoder: nn.Module
@@ -127,6 +128,7 @@ class TransformerForDiffusion(ActionNetwork):
         self.apply(_initialise)
         nn.init.normal_(self.pos_emb, std=0.02)
         nn.init.normal_(self.cond_pos_emb, std=0.02)
+        self.cameras = eyes(c)  # after `apply`: it begins as it was made
         self.register_buffer("_frequency", frequencies(E), persistent=False)
 
     def blocks(self) -> list[Block]:
@@ -155,9 +157,9 @@ class TransformerForDiffusion(ActionNetwork):
         )
 
     def prepare(self, obs: Tensor) -> Tensor:
-        """obs: [B, To, Do], normalised -> [B, To, E] observation tokens, through the encoder where it acts on each
-        token alone (n_cond_layers 0)."""
-        tokens = self.drop(self.cond_obs_emb(obs) + self.cond_pos_emb[:, 1:])
+        """obs: [B, To, Do], normalised -> [B, To, E] observation tokens, of the state and what its cameras
+        tell; through the encoder where it acts on each token alone (n_cond_layers 0)."""
+        tokens = self.drop(self.cond_obs_emb(self.cameras(obs)) + self.cond_pos_emb[:, 1:])
         return tokens if self.config.n_cond_layers else self.encoder(tokens)
 
     def enter(self, x: Tensor, asked: Asked) -> Tensor:
@@ -174,34 +176,6 @@ class TransformerForDiffusion(ActionNetwork):
 
     def leave(self, h: Tensor, asked: Asked) -> Tensor:
         return self.head(self.ln_f(h))
-
-    def forward(self, x: Tensor, label: Tensor | float, obs: Tensor) -> Tensor:
-        """x: [B, T, Da]; label: scalar or [B]; obs: [B, To, Do] -> [B, T, Da]. The whole network, for training."""
-        label = torch.as_tensor(label, dtype=torch.float32, device=x.device).expand(len(x))
-        return self.predict(x, label[:, None].expand(x.shape[:2]), self.prepare(obs)).x
-
-    def loss(self, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error on the network's own parameterisation at a uniformly drawn trained level a sample."""
-        t = torch.randint(self.schedule.train_levels, (len(actions),), generator=generator)
-        return self.loss_at(t[:, None].expand(actions.shape[:2]), obs, actions, generator)
-
-    def loss_at(self, t: Tensor, obs: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """The same at given levels. t: [B, T] int64, on the host."""
-        a, s = self.signal_and_noise(t, actions)
-        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-        target = self.target(actions, noise, a, s)
-        out = self.predict(a * actions + s * noise, t.float().to(actions.device), self.prepare(obs)).x
-        return F.mse_loss(out, target)
-
-    def signal_and_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma [B, T, 1] of trained levels t [B, T], on the device of `like`."""
-        alpha_bar = torch.from_numpy(self.schedule.alpha_bar).float()[t]
-        a, s = (part.sqrt()[..., None].to(like.device) for part in (alpha_bar, 1 - alpha_bar))
-        return a, s
-
-    def target(self, actions: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """What the network is to say of a actions + s noise."""
-        return {"epsilon": noise, "sample": actions, "v": a * noise - s * actions}[self.prediction]
 
     def _memory(self, label: Tensor, context: Tensor) -> Tensor:
         """[B, S, E]: the time token in front of the observation tokens."""

@@ -38,8 +38,9 @@ def write_report(path: str | Path, document: Mapping[str, Any], *, video: bytes 
     calls_per_action, chunk_ms {p50, p99, max, n}, latency_ms [samples], deadline_ms, misses, starved, jerk, met}.
     `deadline_ms` and `met` may be None where no deadline was kept. A row may have, besides: modes [episodes],
     mode_entropy, mode_entropy_interval and demonstrations_mode_entropy [nats], demonstrations_modes {mode: count},
-    clearance_mm {median, p5}, disturb (a text), refreshes (of a block in a chunk), action_error and action_rms (largest
-    and RMS difference from the dense sampler at common noise); each is shown where some row has it. `video` is an mp4,
+    clearance_mm {median, p5}, max_coverage (0 to 1, mean), disturb (a text), refreshes (of a block in a chunk),
+    action_error and action_rms (largest and RMS difference from the dense sampler at common noise); each is shown where
+    some row has it. `video` is an mp4,
     shown on the page. Raises InputError when a row lacks something.
     """
     _check(document)
@@ -146,6 +147,11 @@ def _clearance(row: Row) -> str:
     return "" if gap_mm is None else f'<td title="5th percentile {gap_mm["p5"]:.1f} mm">{gap_mm["median"]:.1f}</td>'
 
 
+def _coverage(row: Row) -> str:
+    """The cell of the share of the goal that was covered; empty where there is none."""
+    return "" if row.get("max_coverage") is None else f"<td>{row['max_coverage']:.3f}</td>"
+
+
 def _refreshes(row: Row) -> str:
     """The cell of how often a block is computed in a chunk; empty where that is not told."""
     refreshes = row.get("refreshes")
@@ -161,6 +167,7 @@ def _action_error(row: Row) -> str:
 OPTIONAL = (  # columns shown where a row has them
     ("Mode entropy, nats", _entropy),
     ("Median gap, mm", _clearance),
+    ("Goal covered, mean of the most", _coverage),
     ("Refreshes a block", _refreshes),
     ("Action error, RMS", _action_error),
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ontick.diffusion import Denoiser, Grid, Prediction, schedule
-from ontick.policy import AnchoredConfig, AnchoredDecoder, TransformerConfig, TransformerForDiffusion
+from ontick.policy import AnchoredConfig, AnchoredDecoder, TransformerConfig, TransformerForDiffusion, UNetConfig
 
 torch.set_num_threads(1)
 
@@ -86,6 +86,11 @@ def tiny_anchors(**changes) -> AnchoredConfig:
     return AnchoredConfig(**{**shape, "width": 16, "layers": 1, "stages": 2, "heads": 2, "anchors": 5, **changes})
 
 
+def tiny_unet(**changes) -> UNetConfig:
+    shape = {"action_dim": 2, "observation_dim": 3, "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
+    return UNetConfig(**{**shape, "down_dims": (8, 16), "groups": 4, "step_width": 8, **changes})
+
+
 def randomised(config, seed: int = 0, family=TransformerForDiffusion):
     """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
     network = family(config).eval().requires_grad_(False)
@@ -95,10 +100,10 @@ def randomised(config, seed: int = 0, family=TransformerForDiffusion):
     for module in network.modules():
         for name, value in module.named_parameters(recurse=False):
             noise = torch.randn(value.shape, generator=g)
-            if isinstance(module, torch.nn.LayerNorm):
+            if isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm):
                 value.copy_(0.3 * noise + (1 if name == "weight" else 0))
-            elif value.dim() == 2:
-                value.copy_(noise / value.shape[1] ** 0.5)
+            elif value.dim() >= 2:
+                value.copy_(noise / value[0].numel() ** 0.5)
             else:
                 value.copy_(0.3 * noise)
     return network
@@ -144,6 +149,12 @@ def tiny_config():
 def tiny_anchored_config():
     """tiny_anchored_config(**changes) -> AnchoredConfig."""
     return tiny_anchors
+
+
+@pytest.fixture(scope="session")
+def tiny_unet_config():
+    """tiny_unet_config(**changes) -> UNetConfig."""
+    return tiny_unet
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,29 @@ def test_an_algorithm_writes_a_checkpoint_of_the_family_that_its_plans_want(
     assert policy.predict_with_tail(np.zeros((1, 2, 39)), [0]).shape == (1, rows, 4)
 
 
+def test_a_u_net_is_trained_and_runs_the_plans_of_the_transformer(data, tmp_path, capsys):
+    out = tmp_path / "policy"
+    shape = ["--set", "down_dims=[8, 16]", "--set", "groups=4", "--set", "step_width=8", "--set", "steps=2"]
+    begin = ["train", "--algorithm", "unet", "--data", str(data), "--out", str(out)]
+    assert main([*begin, *shape, "--set", "down_dims=[8]"]) == 2
+    assert "two whole numbers" in capsys.readouterr().err
+    assert main([*begin, *shape, "--set", "batch=4"]) == 0
+    assert "channels 8, 16" in capsys.readouterr().out
+    assert load_checkpoint(out).network.family == "diffusion-unet"
+    for plan, rows in (("ddim-4", 8), ("rti-3", 1)):
+        candidate = parse_candidate(plan)
+        assert checkpoint_for("metaworld/pick-place-v3", candidate, str(out)) == out
+        policy = policy_maker(candidate, out)(2)
+        policy.reset([0], [8])
+        assert policy.predict_action_chunk(np.zeros((1, 2, 39)), [0]).shape == (1, rows, 4)
+    assert not any(
+        parse_candidate(plan).runs("diffusion-unet") for plan in ("anchored-2", "diagonal-4", "robomimic-bc")
+    )
+    timed = ["evaluate", "--checkpoint", str(out), "--tasks", "metaworld/pick-place-v3", "--episodes", "1"]
+    assert main([*timed, "--plans", "exact-ddim-10"]) == 2
+    assert "exact" in capsys.readouterr().err
+
+
 def test_a_streaming_policy_may_begin_from_a_published_network_and_from_no_other(data, tmp_path, capsys):
     first, out = tmp_path / "first", tmp_path / "out"
     shape = [*SHAPE, "--set", "horizon=16", "--set", "n_action_steps=8", "--set", "lr=1e-12"]

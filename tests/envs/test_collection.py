@@ -137,6 +137,27 @@ class Touchy:
         return np.zeros(16), 0.0, hit, False, {"success": 3 <= self.steps < 5, "mode": "LRL"}
 
 
+def test_an_expert_is_shown_what_the_environment_has_for_it():
+    class Telling(Touchy):
+        def reset(self, seed):
+            observation, info = super().reset(seed)
+            return observation, {**info, "expert_observation": np.array([7.0])}
+
+        def step(self, action):
+            *told, info = super().step(action)
+            return *told, {**info, "expert_observation": np.array([7.0 + self.steps])}
+
+    seen = []
+
+    def expert(observation):
+        seen.append(observation.item())
+        return np.zeros(2, np.float32)
+
+    episode = record_episode(Telling(), expert, find_task(AVOID.task), dataclasses.replace(AVOID, settle_steps=1), 1)
+    assert seen == [7.0, 8.0, 9.0, 10.0]
+    assert episode.observations.shape == (4, 16)
+
+
 @pytest.mark.parametrize("settle_steps, success_step, steps", [(1, 2, 4), (10, -1, 5)])
 def test_an_episode_that_the_environment_ends_without_success_has_failed(settle_steps, success_step, steps):
     recipe = dataclasses.replace(AVOID, settle_steps=settle_steps)

@@ -3,6 +3,7 @@
 import pytest
 
 from ontick.commands import main
+from ontick.envs import find_task
 from ontick.envs.dataset import read_demonstrations
 
 ARGUMENTS = ["demos", "--task", "metaworld/reach-v3", "--episodes", "2", "--seed", "1"]
@@ -53,3 +54,28 @@ def test_misuse_is_told_in_one_line_with_exit_code_2(extra, complaint, tmp_path,
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_task_is_told_by_its_place_or_by_its_option(tmp_path, capsys):
+    out = tmp_path / "reach.hdf5"
+    common = ["--episodes", "1", "--seed", "1", "--out", str(out)]
+    assert main(["demos", "metaworld/reach-v3", *common]) == 0
+    assert main(["demos", "--task", "metaworld/reach-v3", *common]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["demos", "metaworld/reach-v3", "--task", "metaworld/reach-v3", *common]) == 0
+    for given, complaint in (
+        ([], "got no task"),
+        (["metaworld/push-v3", "--task", "metaworld/reach-v3"], "wanted one"),
+    ):
+        capsys.readouterr()
+        assert main(["demos", *given, *common]) == 2
+        error = capsys.readouterr().err
+        assert complaint in error and error.count("\n") == 1
+
+
+def test_the_noise_is_the_tasks_own_where_none_is_told(tmp_path):
+    for task, noise in (("metaworld/reach-v3", 0.1), ("ontick/Avoid-v0", 0.1)):
+        out = tmp_path / task.replace("/", "-")
+        assert main(["demos", task, "--episodes", "1", "--out", f"{out}.zarr"]) == 0
+        assert read_demonstrations(f"{out}.zarr").attributes["noise"] == noise == find_task(task).noise
+    assert find_task("ontick/PushT-v0").noise < 0.1  # its actions are places: 0.1 would be 26 mm

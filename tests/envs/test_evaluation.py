@@ -134,11 +134,11 @@ def test_disturbed_episodes_are_those_of_their_seeds_whatever_was_played_before(
 
 
 class WithModes(gymnasium.Wrapper):
-    """Tells a mode and a clearance, as a task with several ways round obstacles does."""
+    """Tells a mode and a clearance, as a task with several ways round obstacles does, and what is covered."""
 
     def step(self, action):
         *rest, info = self.env.step(action)
-        return *rest, {**info, "mode": "LRL"[: int(info["success"]) + 2], "clearance_m": 0.004}
+        return *rest, {**info, "mode": "LRL"[: int(info["success"]) + 2], "clearance_m": 0.004, "max_coverage": 0.7}
 
 
 def test_an_episode_tells_the_mode_and_clearance_of_its_last_step_where_the_task_does():
@@ -149,6 +149,8 @@ def test_an_episode_tells_the_mode_and_clearance_of_its_last_step_where_the_task
         return list(play_here(task, ExpertInChunks(1), [env], iter(seeds), BUDGET, Charge.none(), Ledger()))
 
     env = task.make()
-    assert all(e.mode is None and e.clearance_m is None for e in played(env))
-    assert all(e.mode == ("LRL" if e.success else "LR") and e.clearance_m == 0.004 for e in played(WithModes(env)))
+    assert all((e.mode, e.clearance_m, e.max_coverage) == (None, None, None) for e in played(env))
+    told = played(WithModes(env))
+    assert all(e.mode == ("LRL" if e.success else "LR") and e.clearance_m == 0.004 for e in told)
+    assert all(e.max_coverage == 0.7 for e in told)
     env.close()

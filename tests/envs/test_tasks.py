@@ -12,14 +12,14 @@ from ontick.errors import InputError
 
 
 def test_all_tasks_are_known_to_gymnasium():
-    assert len(TASKS) == 51
+    assert sum(task_id.startswith("metaworld/") for task_id in TASKS) == 50
     assert all(task_id in gymnasium.registry for task_id in TASKS)
 
 
 def test_a_misspelt_task_is_told_the_nearest_ids():
     with pytest.raises(InputError, match="metaworld/pick-place-v3"):
         find_task("metaworld/pick-plac-v3")
-    with pytest.raises(InputError, match="one of 51"):
+    with pytest.raises(InputError, match=f"one of {len(TASKS)}"):
         find_task("chess")
 
 

@@ -37,11 +37,13 @@ def test_a_full_precision_checkpoint_comes_back_bit_for_bit(tmp_path, random_che
 
 @pytest.mark.parametrize("family", [module.NETWORKS[name][0] for name in module.NETWORKS])
 def test_a_checkpoint_of_every_family_comes_back_as_that_family(
-    family, tmp_path, random_checkpoint, tiny_config, tiny_anchored_config
+    family, tmp_path, random_checkpoint, tiny_config, tiny_anchored_config, tiny_unet_config
 ):
-    config = {module.TransformerConfig: tiny_config, module.AnchoredConfig: tiny_anchored_config}[
-        module.NETWORKS[family.family][1]
-    ]()
+    config = {
+        module.TransformerConfig: tiny_config,
+        module.AnchoredConfig: tiny_anchored_config,
+        module.UNetConfig: tiny_unet_config,
+    }[module.NETWORKS[family.family][1]]()
     written = random_checkpoint(config, family=family)
     save_checkpoint(tmp_path / "policy", written, half=False)
     read = load_checkpoint(tmp_path / "policy")

@@ -57,6 +57,18 @@ def test_a_gripper_is_a_tenth_of_the_others(data):
     assert torch.equal(y[:, :2], plain.normalise("action", tensor(actions))[:, :2])
 
 
+def test_pixels_become_minus_one_to_one_whatever_the_data_and_the_rest_as_without_them(data):
+    observations, actions = data
+    observations[:, 2], observations[:, 3] = 0.25, np.linspace(0, 0.1, 200)
+    whole, state = Normaliser.fit(*data, state_dim=2), Normaliser.fit(observations[:, :2], actions)
+    y = whole.normalise("obs", tensor(observations))
+    torch.testing.assert_close(y[:, 2:], 2 * tensor(observations[:, 2:]) - 1)
+    assert torch.equal(y[:, :2], state.normalise("obs", tensor(observations[:, :2])))
+    assert torch.equal(whole.action_scale, state.action_scale)
+    pictures = Normaliser.fit(*data, state_dim=0)  # nothing but pixels
+    assert (pictures.obs_scale == 2).all() and (pictures.obs_offset == -1).all()
+
+
 def test_its_tensors_are_named_as_a_checkpoint_names_them_and_give_it_back(data):
     normaliser = Normaliser.fit(*data)
     tensors = normaliser.tensors()
