@@ -14,6 +14,7 @@ VERBS = {
     "demos": "collect expert demonstrations",
     "clips": "make training videos: a MuJoCo scene, a flow, sprites",
     "train": "train a diffusion policy on demonstrations",
+    "convert": "turn a checkpoint of Diffusion Policy, LeRobot or robomimic into one of ours",
     "stream": "stream video without end, steered, on a page or into a file",
     "drive": "drive a robot: the simulated one in real time, or a real one",
     "serve": "serve a policy to robots over the network",

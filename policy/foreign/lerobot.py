@@ -1,0 +1,154 @@
+"""A `diffusion` checkpoint of LeRobot (a folder `pretrained_model`) as one of ours: the U-Net on state observations.
+
+    config.json           type, features, shapes, noise scheduler
+    model.safetensors     the U-Net under `diffusion.unet.`, and, in older ones, the statistics
+    policy_*processor*    the statistics (`lerobot_normaliser`)
+
+An observation is the robot's state and then, where the policy has it, the environment's.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import InputError
+from ..checkpoint import Checkpoint
+from ..config import UNetConfig
+from ..unet import ConditionalUnet1D
+from .lerobot_normaliser import LEGACY, lerobot_normaliser, read_json, read_safetensors, treatments
+from .sampler import sampler_settings
+from .weights import built, final_groups, published_names, strange_told, unet_shape
+
+UNET = "diffusion.unet."
+STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+KINDS = {STATE: "STATE", ENVIRONMENT: "ENV", ACTION: "ACTION"}
+COMPILED = "_orig_mod."  # torch.compile puts it into the names of what it wraps
+NEEDED = {
+    "horizon": int,
+    "n_obs_steps": int,
+    "n_action_steps": int,
+    "num_train_timesteps": int,
+    "beta_schedule": str,
+    "prediction_type": str,
+    "clip_sample": bool,
+}
+SHAPES = ("action_dim", "down_dims", "kernel_size", "step_width", "film_scale")
+OURS = {
+    "kernel_size": "kernel_size",
+    "diffusion_step_embed_dim": "step_width",
+    "use_film_scale_modulation": "film_scale",
+}
+
+
+def from_lerobot(folder: str | Path) -> Checkpoint:
+    """Read the folder. Raises InputError for cameras, other policies and what does not fit together."""
+    with strange_told(str(folder)):
+        return _from_lerobot(Path(folder))
+
+
+def _from_lerobot(folder: Path) -> Checkpoint:
+    config = read_json(folder / "config.json")
+    if config.get("type", "diffusion") != "diffusion":
+        raise InputError(f"{folder} is a {config['type']!r} policy of LeRobot, served is 'diffusion'")
+    features = _features(config, f"{folder}/config.json")
+    found = {
+        name.replace(COMPILED, ""): value for name, value in read_safetensors(folder / "model.safetensors").items()
+    }
+    weights = _network_weights(folder, found)
+    observed = [name for name in (STATE, ENVIRONMENT) if name in features]
+    shape = _config(folder, config, weights, sum(features[name] for name in observed))
+    network = built(ConditionalUnet1D, shape, weights, f"{folder}/model.safetensors")
+    if network.config.action_dim != features[ACTION]:
+        raise InputError(f"{folder}: actions are {features[ACTION]} wide, the network's {network.config.action_dim}")
+    names = [*observed, ACTION]
+    treated, where = treatments(folder, config, found, names)
+    widths = [(treatment, features[name]) for treatment, name in zip(treated, names, strict=True)]
+    try:
+        normaliser = lerobot_normaliser(widths[:-1], widths[-1])
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    source = {
+        "kind": "lerobot",
+        "file": folder.name,
+        "policy": "DiffusionPolicy",
+        "weights": "model.safetensors",
+        "normaliser": ", ".join(f"{name} {treatment.mode}" for treatment, name in zip(treated, names, strict=True)),
+        "statistics": where,
+        "observations": {name: features[name] for name in observed},
+        "noise_scheduler_type": config.get("noise_scheduler_type"),
+        "num_inference_steps": config.get("num_inference_steps"),
+        "versions": {name: config[name] for name in ("lerobot_version",) if name in config},
+    }
+    return Checkpoint(network, normaliser, {"task": None, "discrete_dims": [], "source": source})
+
+
+def _features(config: Mapping[str, Any], what: str) -> dict[str, int]:
+    """Widths of what the network takes and gives, by name. Refuses cameras by name."""
+    inputs, outputs = (_shapes(config, part, what) for part in ("input", "output"))
+    cameras = [name for name, (kind, _) in inputs.items() if kind == "VISUAL"]
+    if cameras:
+        raise InputError(f"{what}: the policy has cameras: {', '.join(cameras)}; image policies are not converted yet")
+    known = {name: shape for name, (kind, shape) in {**inputs, **outputs}.items() if KINDS.get(name) == kind}
+    strange = [name for name, (kind, _) in inputs.items() if kind in ("STATE", "ENV") and name not in known]
+    if strange:
+        raise InputError(f"{what}: the policy has the input {strange[0]!r}, served are {STATE} and {ENVIRONMENT}")
+    missing = [name for name in (STATE, ACTION) if name not in known]
+    if missing:
+        raise InputError(f"{what}: the policy has no {' and no '.join(missing)}")
+    return {name: math.prod(shape) for name, shape in known.items()}
+
+
+def _shapes(config: Mapping[str, Any], part: str, what: str) -> dict[str, tuple[str, list[int]]]:
+    """{name: (type, shape)} of `input_features` or, in old checkpoints, `input_shapes`, which tell no types."""
+    found = config.get(f"{part}_features") or config.get(f"{part}_shapes") or {}
+    shapes = {}
+    for name, told in found.items() if isinstance(found, Mapping) else ():
+        kind = told.get("type") if isinstance(told, Mapping) else "VISUAL" if "image" in name else KINDS.get(name, "")
+        shape = told.get("shape") if isinstance(told, Mapping) else told
+        if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+            raise InputError(f"{what}: the shape of {name} is {shape!r}, wanted a list of whole numbers")
+        shapes[name] = (kind, shape)
+    return shapes
+
+
+def _network_weights(folder: Path, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    weights = {name: value for name, value in found.items() if not name.startswith(LEGACY)}
+    if any(name.startswith("diffusion.rgb_encoder") for name in weights):
+        raise InputError(f"{folder} has cameras (weights of an rgb_encoder); image policies are not converted yet")
+    strange = [name for name in weights if not name.startswith(UNET)]
+    if strange:
+        raise InputError(f"{folder}/model.safetensors has {strange[0]!r}, which is no weight of a diffusion policy")
+    return published_names({name.removeprefix(UNET): value for name, value in weights.items()})
+
+
+def _config(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], observation_dim: int) -> UNetConfig:
+    what = f"{folder}/config.json"
+    shape = unet_shape(weights, f"{folder}/model.safetensors")
+    for name, kind in NEEDED.items():
+        if type(config.get(name)) is not kind:
+            raise InputError(f"{what}: {name} is {config.get(name)!r}, wanted {kind.__name__}")
+    if config.get("noise_scheduler_type", "DDPM") not in ("DDPM", "DDIM"):
+        raise InputError(
+            f"{what}: noise_scheduler_type is {config['noise_scheduler_type']!r}, served are DDPM and DDIM"
+        )
+    told = {"down_dims": list(shape["down_dims"]), **{name: shape[ours] for name, ours in OURS.items()}}
+    for name, ours in told.items():
+        if name in config and config[name] != ours:
+            raise InputError(f"{what}: {name} is {config[name]!r}, the weights are of {ours!r}")
+    if shape["known"] != observation_dim * config["n_obs_steps"]:
+        raise InputError(
+            f"{what} tells {config['n_obs_steps']} observations of {observation_dim} numbers, the network takes "
+            f"{shape['known']} numbers together"
+        )
+    return UNetConfig(
+        **{name: shape[name] for name in SHAPES},
+        **sampler_settings({name: value for name, value in config.items() if value is not None}, what),
+        observation_dim=observation_dim,
+        horizon=config["horizon"],
+        n_obs_steps=config["n_obs_steps"],
+        n_action_steps=config["n_action_steps"],
+        groups=final_groups(config.get("n_groups", 8), what),
+    )
