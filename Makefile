@@ -1,4 +1,5 @@
 # make demo      set up .venv and evaluate the shipped policy in MuJoCo
+# make robosuite  add robosuite to .venv (docs/tasks/robosuite.md)
 # make test      set up .venv and run the tests (make test-all adds the slow ones)
 # make results   measure the README's numbers here
 # make results-tasks  the tables of the task cards, docs/tasks
@@ -6,12 +7,13 @@
 # make results-budgets    docs/budgets.md and docs/picard.md
 # make results-video      docs/video.md
 # make results-drive      docs/drive.md
+# make docs      the pages as HTML, runs/docs/index.html
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive lint clean
+.PHONY: setup robosuite demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive docs lint clean
 
 setup: .venv/ready
 
@@ -20,6 +22,11 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[sim,video,drive,openvino,dev]"
 	touch $@
+
+# robosuite 1.5.2 pins mink, which pins numpy below 2; it runs without both.
+robosuite: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[robosuite]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps robosuite
 
 demo: setup
 	$(BIN)/ontick evaluate --tasks metaworld/pick-place-v3 --plans ddpm-100,ddim-10 --episodes 20 --workers 2 \
@@ -135,6 +142,12 @@ results-drive: setup
 	$(BIN)/python benchmarks/wire_fuzz.py --json benchmarks/results/wire-fuzz-cpu.json
 	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve-cpu.json
 	$(BIN)/python benchmarks/wakeups.py --seconds 60 --json benchmarks/results/wakeups-cpu.json
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	rm -rf runs/docs-source
+	$(BIN)/python docs/stage.py runs/docs-source
+	$(BIN)/mkdocs build --quiet --strict
 
 lint: setup
 	$(BIN)/ruff check .
