@@ -83,8 +83,9 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _ends_like_interrupts() -> Iterator[None]:
-    """A lost terminal and a service that is stopped end a drive as Ctrl-C does: the robot comes to rest first."""
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    """A lost terminal and a service that is stopped end a drive as Ctrl-C does: the robot comes to rest first. Ctrl-C's
+    own signal is among them: a shell that starts a command in the background has it ignored."""
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         signals = []
     before = [signal.signal(number, signal.default_int_handler) for number in signals]

@@ -95,6 +95,7 @@ def randomised(config, seed: int = 0, family=TransformerForDiffusion):
     """Weights that make outputs of order one, and random biases, scales and shifts: fresh ones hide missing terms."""
     network = family(config).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(seed)
+    convolutions = torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.ConvTranspose1d
     if family is AnchoredDecoder:
         network.anchors.copy_(torch.rand(network.anchors.shape, generator=g) * 1.6 - 0.8)
     for module in network.modules():
@@ -102,7 +103,7 @@ def randomised(config, seed: int = 0, family=TransformerForDiffusion):
             noise = torch.randn(value.shape, generator=g)
             if isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm):
                 value.copy_(0.3 * noise + (1 if name == "weight" else 0))
-            elif value.dim() >= 2:
+            elif value.dim() == 2 or (isinstance(module, convolutions) and name == "weight"):
                 value.copy_(noise / value[0].numel() ** 0.5)
             else:
                 value.copy_(0.3 * noise)
