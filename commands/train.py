@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
             raise InputError(f"--threads is {options.threads}, wanted at least 1")
         torch.set_num_threads(options.threads)
     check_device(options.device)
-    if (options.obs_keys or options.filter) and options.algorithm in (*ROBOMIMIC_STEPS, VIDEO):
-        raise InputError(f"--obs-keys and --filter are for diffusion policies, got --algorithm {options.algorithm}")
+    if (options.obs_keys or options.filter) and options.algorithm == VIDEO:
+        raise InputError(f"--obs-keys and --filter are for policies, got --algorithm {options.algorithm}")
     out = check_place(options.out)
     if out.exists():
         raise InputError(f"{out} is already there; choose another --out or remove it")
@@ -129,7 +129,8 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     data = read_demonstrations(options.data, columns, options.filter)
     print("\n".join(report(data)))
     task_id = data.attributes.get("task")
-    discrete_dims = find_task(task_id).gripper_dims if task_id else ()
+    task = find_task(task_id) if task_id else None
+    discrete_dims = task.gripper_dims if task else ()
     widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
     family, kind = NETWORKS[FAMILIES[options.algorithm]]
     network = kind(**widths, **settings["network"])
@@ -150,6 +151,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
             training,
             family=family,
             begin_from=None if options.begin_from is None else load_checkpoint(options.begin_from, options.device),
+            unfitted_dims=task.unfitted_dims if task else (),
             discrete_dims=discrete_dims,
             state_file=state,
             about={
@@ -200,6 +202,9 @@ def _train_video(options: argparse.Namespace, settings: dict[str, dict[str, Any]
 
 
 def _train_robomimic(options: argparse.Namespace, out: Path) -> None:
+    from ..envs.columns import parse_columns
+    from ..envs.dataset import read_demonstrations
+    from ..envs.dataset_report import report
     from ..envs.robomimic_bc import train_bc
     from ..envs.robomimic_bc_rnn import train_bc_rnn
 
@@ -209,13 +214,12 @@ def _train_robomimic(options: argparse.Namespace, out: Path) -> None:
             f"--algorithm {name} trains robomimic's network on the CPU; --preset, --set, --begin-from and --device are "
             "for the others"
         )
-    if not options.data.endswith(".hdf5"):
-        raise InputError(
-            f"--algorithm {name} reads robomimic's .hdf5, got {options.data}; write one with `ontick demos`"
-        )
+    columns = None if options.obs_keys is None else parse_columns(options.obs_keys)
+    demonstrations = read_demonstrations(options.data, columns, options.filter)
+    print("\n".join(report(demonstrations)))
     train = {"bc": train_bc, "bc-rnn": train_bc_rnn}[name]
     with progress_bar(steps, str(out), "step") as bar:
-        policy = train(options.data, steps, options.seed, on_step=_shown_on(bar, first=1))
+        policy = train(demonstrations, steps, options.seed, on_step=_shown_on(bar, first=1))
     policy.save(out)
 
 

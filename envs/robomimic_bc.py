@@ -1,20 +1,20 @@
 """robomimic's behaviour cloning as a baseline: trained by robomimic's own algorithm, run as a Policy of ours.
 
-    policy = train_bc("demos.hdf5", steps=4000, seed=0)
+    policy = train_bc(read_demonstrations("demos.hdf5"), steps=4000, seed=0)
     policy.save(folder); policy = BCPolicy.load(folder, width=16)
 
 Legend: L lanes asked, Do, Da.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .demonstrations import Demonstrations
 from .robomimic_algorithm import OnStep, about_demonstrations, bc_algorithm, check_training, train_actor
-from .robomimic_hdf5 import OBSERVATION_KEY, read_robomimic
+from .robomimic_hdf5 import OBSERVATION_KEY
 from .robomimic_policy import RobomimicPolicy
 
 LAYERS = (1024, 1024)  # robomimic's default
@@ -38,7 +38,7 @@ class BCPolicy(RobomimicPolicy):
 
 
 def train_bc(
-    hdf5_path: str | Path,
+    demonstrations: Demonstrations,
     steps: int = 4000,
     seed: int = 0,
     *,
@@ -53,7 +53,6 @@ def train_bc(
     `on_step(step, loss)` is called after each step.
     """
     check_training(steps, batch_size, learning_rate)
-    demonstrations = read_robomimic(hdf5_path)
     training = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
     settings = {"actor_layer_dims": LAYERS}
     network, mean, std = train_actor(demonstrations, settings, **training, on_step=on_step)

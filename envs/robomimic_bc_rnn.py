@@ -1,6 +1,6 @@
 """robomimic's BC-RNN as a baseline: a recurrent network whose answer is a Gaussian mixture, its published variant.
 
-    policy = train_bc_rnn("demos.hdf5", seed=0)
+    policy = train_bc_rnn(read_demonstrations("demos.hdf5"), seed=0)
     policy.save(folder); policy = BCRNNPolicy.load(folder, width=16)
 
 Legend: L lanes asked, W width, Do, Da, K components of the mixture, H numbers in a layer's state.
@@ -9,15 +9,15 @@ Legend: L lanes asked, W width, Do, Da, K components of the mixture, H numbers i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError
+from .demonstrations import Demonstrations
 from .robomimic_algorithm import EPOCHS, OnStep, about_demonstrations, bc_algorithm, check_training, train_actor
-from .robomimic_hdf5 import OBSERVATION_KEY, read_robomimic
+from .robomimic_hdf5 import OBSERVATION_KEY
 from .robomimic_policy import RobomimicPolicy
 
 # robomimic's names and published numbers for low-dimensional observations (its generate_paper_configs.py)
@@ -92,7 +92,7 @@ class BCRNNPolicy(RobomimicPolicy):
 
 
 def train_bc_rnn(
-    hdf5_path: str | Path,
+    demonstrations: Demonstrations,
     steps: int = 4000,
     seed: int = 0,
     *,
@@ -107,7 +107,6 @@ def train_bc_rnn(
     them. Equal arguments give equal weights, already rounded to fp16. `on_step(step, loss)` is called after each step.
     """
     check_training(steps, batch_size, learning_rate)
-    demonstrations = read_robomimic(hdf5_path)
     training = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
     sequences = partial(sequence_frames, torch.from_numpy(demonstrations.episode_ends))
     settings = _settings(RNN, GMM)

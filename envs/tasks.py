@@ -57,6 +57,9 @@ class Task:
     # Units of the command a second: what a seam between answers may change, grippers excepted. 50 ms allow 1, as much
     # as demonstrators change between two steps: their p99 is 0.47 to 1 on the shipped tasks.
     speed: float = 20.0
+    # Indices of the action that are learnt in the units they have, not stretched to the limits of the data: a hand that
+    # hardly turns in the demonstrations would otherwise be told to turn by noise.
+    unfitted_dims: tuple[int, ...] = ()
     noise: float = 0.1  # standard deviation that `ontick demos` adds to each executed action, where it is not told one
     absolute: bool = False  # actions are places to be at, not motions
     # Of absolute actions: observation [Do] -> the action [Da] to stay, which is held until the first answer is there.
@@ -203,6 +206,9 @@ def _robosuite_task(name: str, absolute: bool = False) -> Task:
         entry_point="robosuite_env:RobosuiteEnv",
         arguments={"name": name, "absolute": absolute},
         speed=2.0 if absolute else 20.0,
+        unfitted_dims=tuple(range(3, 9))
+        if absolute
+        else tuple(range(6)),  # rotations; or all motion, as the field does
         absolute=absolute,
         observation_keys=keys,
         env_args=functools.partial(_robosuite_args, name, absolute),

@@ -1,7 +1,8 @@
 """Linear normalisation of observations and actions: y = x * scale + offset, a dimension each.
 
 Fitted to the limits of the data, so that every dimension covers [-1, 1]; a dimension that hardly moves maps to 0.
-Pixels are not fitted: they have limits of their own.
+Pixels are not fitted: they have limits of their own. Nor are actions with units of their own, such as rotations: what
+hardly turns would be blown up.
 Gripper dimensions are made smaller still (`discrete_scale`): a switch between open and closed is then a short way in
 normalised units, which warm starts from a low noise level need (RTI-DP's "scale" variant, kept in the checkpoint).
 """
@@ -46,6 +47,7 @@ class Normaliser(nn.Module):
         observations: np.ndarray,
         actions: np.ndarray,
         *,
+        unfitted_dims: tuple[int, ...] = (),
         discrete_dims: tuple[int, ...] = (),
         discrete_scale: float = DISCRETE_SCALE,
         still: float = 1e-4,
@@ -53,8 +55,10 @@ class Normaliser(nn.Module):
     ) -> "Normaliser":
         """observations: [frames, Do]; actions: [frames, Da]. A dimension whose range is below `still` is constant.
         state_dim: numbers of an observation before its pixels; None: it has none. Pixels become [-1, 1] from [0, 1],
-        whatever the data: one that never changed may change."""
+        whatever the data: one that never changed may change. unfitted_dims: of the action, left as they are."""
         fitted = {"obs": _with_pixels(observations, still, state_dim), "action": _limits(actions, still)}
+        for dim in unfitted_dims:
+            fitted["action"]["scale"][dim], fitted["action"]["offset"][dim] = 1.0, 0.0
         for dim in discrete_dims:
             fitted["action"]["scale"][dim] *= discrete_scale
             fitted["action"]["offset"][dim] *= discrete_scale

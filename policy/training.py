@@ -85,6 +85,7 @@ def train(
     *,
     family: type[ActionNetwork] = TransformerForDiffusion,
     begin_from: Checkpoint | None = None,
+    unfitted_dims: tuple[int, ...] = (),
     discrete_dims: tuple[int, ...] = (),
     state_file: str | Path | None = None,
     about: dict | None = None,
@@ -103,7 +104,11 @@ def train(
     network = family(network_config)
     if begin_from is None:
         normaliser = Normaliser.fit(
-            observations, actions, discrete_dims=discrete_dims, state_dim=network_config.state_dim
+            observations,
+            actions,
+            unfitted_dims=unfitted_dims,
+            discrete_dims=discrete_dims,
+            state_dim=network_config.state_dim,
         )
     else:
         normaliser = copy.deepcopy(begin_from.normaliser).cpu()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ontick.envs.dataset import read_demonstrations
 from ontick.envs.robomimic_bc import BCPolicy, train_bc
 from ontick.errors import InputError
 
@@ -16,7 +17,14 @@ def losses():
 
 @pytest.fixture(scope="module")
 def policy(saved, losses):
-    return train_bc(saved["hdf5"], 30, seed=0, batch_size=64, width=4, on_step=lambda _, loss: losses.append(loss))
+    return train_bc(
+        read_demonstrations(saved["hdf5"]),
+        30,
+        seed=0,
+        batch_size=64,
+        width=4,
+        on_step=lambda _, loss: losses.append(loss),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def test_training_lowers_the_loss(policy, losses):
 
 
 def test_equal_seeds_train_equal_policies(saved, observations):
-    a, b, c = (train_bc(saved["hdf5"], 2, seed=seed, batch_size=8) for seed in (5, 5, 6))
+    a, b, c = (train_bc(read_demonstrations(saved["hdf5"]), 2, seed=seed, batch_size=8) for seed in (5, 5, 6))
     lanes = range(len(observations))
     np.testing.assert_array_equal(a.predict_with_tail(observations, lanes), b.predict_with_tail(observations, lanes))
     assert (a.predict_with_tail(observations, lanes) != c.predict_with_tail(observations, lanes)).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ontick.envs.dataset import write_demonstrations
+from ontick.envs.dataset import read_demonstrations
 from ontick.envs.demonstrations import Demonstrations
 from ontick.envs.robomimic_bc import BCPolicy, train_bc
 from ontick.envs.robomimic_bc_rnn import GMM, RNN, BCRNNPolicy, draw, sequence_frames, train_bc_rnn
@@ -20,7 +20,9 @@ def losses():
 
 @pytest.fixture(scope="module")
 def policy(saved, losses):
-    return train_bc_rnn(saved["hdf5"], 20, batch_size=8, width=4, on_step=lambda _, loss: losses.append(loss))
+    return train_bc_rnn(
+        read_demonstrations(saved["hdf5"]), 20, batch_size=8, width=4, on_step=lambda _, loss: losses.append(loss)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_training_lowers_the_loss(policy, losses):
 
 
 def test_equal_seeds_train_equal_policies(saved, episode):
-    a, b, c = (train_bc_rnn(saved["hdf5"], 2, seed=seed, batch_size=4) for seed in (5, 5, 6))
+    a, b, c = (train_bc_rnn(read_demonstrations(saved["hdf5"]), 2, seed=seed, batch_size=4) for seed in (5, 5, 6))
     np.testing.assert_array_equal(answers(a, episode[:3]), answers(b, episode[:3]))
     assert (answers(a, episode[:3]) != answers(c, episode[:3])).any()
 
@@ -138,15 +140,12 @@ def test_draws_have_the_mixtures_shares_and_spread():
     assert abs(np.corrcoef(draw(mixture, range(n), [0] * n)[:, 0], other)[0, 1]) < 0.1
 
 
-def test_the_modes_of_the_demonstrations_are_told(demonstrations, tmp_path):
+def test_the_modes_of_the_demonstrations_are_told(demonstrations):
     d = demonstrations
     modes = ["LL", "LR", "LL", "RR"]
-    write_demonstrations(
-        tmp_path / "d.hdf5",
-        Demonstrations(d.observations, d.actions, d.episode_ends, {**d.attributes, "modes": modes}),
-    )
+    shown = Demonstrations(d.observations, d.actions, d.episode_ends, {**d.attributes, "modes": modes})
     for train in (train_bc, train_bc_rnn):
-        assert train(tmp_path / "d.hdf5", 1, batch_size=2).about["modes"] == modes
+        assert train(shown, 1, batch_size=2).about["modes"] == modes
 
 
 def test_lanes_that_cannot_be_answered_are_refused(policy, episode):
@@ -161,6 +160,6 @@ def test_the_two_families_are_told_apart(policy, saved, tmp_path):
     policy.save(tmp_path / "rnn")
     with pytest.raises(InputError, match="no robomimic-bc policy"):
         BCPolicy.load(tmp_path / "rnn")
-    train_bc(saved["hdf5"], 1, batch_size=2).save(tmp_path / "bc")
+    train_bc(read_demonstrations(saved["hdf5"]), 1, batch_size=2).save(tmp_path / "bc")
     with pytest.raises(InputError, match="no robomimic-bc-rnn policy"):
         BCRNNPolicy.load(tmp_path / "bc")

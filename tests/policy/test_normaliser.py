@@ -57,6 +57,15 @@ def test_a_gripper_is_a_tenth_of_the_others(data):
     assert torch.equal(y[:, :2], plain.normalise("action", tensor(actions))[:, :2])
 
 
+def test_actions_with_units_of_their_own_are_left_as_they_are(data):
+    _, actions = data
+    normaliser, plain = Normaliser.fit(*data, unfitted_dims=(0, 2), discrete_dims=(2,)), Normaliser.fit(*data)
+    y = normaliser.normalise("action", tensor(actions))
+    assert torch.equal(y[:, 0], tensor(actions[:, 0]))
+    assert torch.equal(y[:, 1], plain.normalise("action", tensor(actions))[:, 1])
+    torch.testing.assert_close(y[:, 2], 0.1 * tensor(actions[:, 2]))  # and a gripper a tenth of that
+
+
 def test_pixels_become_minus_one_to_one_whatever_the_data_and_the_rest_as_without_them(data):
     observations, actions = data
     observations[:, 2], observations[:, 3] = 0.25, np.linspace(0, 0.1, 200)
