@@ -27,11 +27,14 @@ def eyes(config: CameraConfig) -> nn.Module:
 
 
 class Cameras(nn.Module):
-    """An encoder for each camera. In training, all images of a sample are moved by the same random few pixels."""
+    """An encoder for each camera. In training, all images of a sample are moved by the same random few pixels; then the
+    middle is looked at, so that moves of at most half of what is left out are random crops."""
 
     def __init__(self, config: CameraConfig) -> None:
         super().__init__()
         self.state_dim, self.size, self.shift = config.state_dim, config.image_size, config.camera_shift
+        first = round((config.image_size - config.looked_at) / 2)
+        self.looked_at = slice(first, first + config.looked_at)
         self.encoders = nn.ModuleList(ImageEncoder(config) for _ in config.cameras)
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ class Cameras(nn.Module):
         images = obs[..., self.state_dim :].reshape(B, To * len(self.encoders) * 3, S, S)
         if self.training and self.shift:
             images = moved(images, torch.randint(-self.shift, self.shift + 1, (B, 2)))
-        images = images.reshape(B * To, len(self.encoders), 3, S, S)
+        images = images.reshape(B * To, len(self.encoders), 3, S, S)[..., self.looked_at, self.looked_at]
         features = [encoder(images[:, i]).view(B, To, -1) for i, encoder in enumerate(self.encoders)]
         return torch.cat([obs[..., : self.state_dim], *features], -1)
 
@@ -60,7 +63,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: CameraConfig) -> None:
         super().__init__()
         self.backbone = ResNet18(config.camera_width)
-        side = -(-config.image_size // SHRINK)
+        side = -(-config.looked_at // SHRINK)
         self.pool = SpatialSoftmax(self.backbone.channels, config.keypoints, side)
         self.out = nn.Linear(2 * config.keypoints, 2 * config.keypoints)
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from ..errors import InputError
 
 PREDICTIONS = ("epsilon", "sample", "v", "velocity")
-MAY_BE_ZERO = ("n_cond_layers", "camera_shift")
+MAY_BE_ZERO = ("n_cond_layers", "camera_shift", "camera_crop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class CameraConfig(ChunkConfig):
     camera_width  channels of the encoder's first stage; 64 is ResNet-18's
     keypoints     that an image is told by, each as x and y
     camera_shift  pixels by which training moves images, at most
+    camera_crop   side of the middle of an image, which alone is looked at; 0: all of it
     """
 
     cameras: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class CameraConfig(ChunkConfig):
     camera_width: int = 64
     keypoints: int = 32
     camera_shift: int = 0
+    camera_crop: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,10 +67,11 @@ class CameraConfig(ChunkConfig):
             return
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise InputError(f"cameras are {list(names)!r}, wanted names that differ")
-        if self.image_size <= 32:
-            raise InputError(
-                f"image_size is {self.image_size}, wanted above 32: 32 pixels are one place to the encoder"
-            )
+        for name, side in (("image_size", self.image_size), ("camera_crop", self.looked_at)):
+            if side <= 32:
+                raise InputError(f"{name} is {side}, wanted above 32: 32 pixels are one place to the encoder")
+        if self.camera_crop > self.image_size:
+            raise InputError(f"camera_crop is {self.camera_crop}, wanted at most the image_size {self.image_size}")
         if self.camera_width % 16:
             raise InputError(f"camera_width is {self.camera_width}, wanted a multiple of 16, the channels of a norm")
         if self.state_dim < 0:
@@ -79,6 +82,11 @@ class CameraConfig(ChunkConfig):
         """Without cameras as if there could be none."""
         settings = super().to_dict()
         return {name: settings[name] for name in settings if self.cameras or name not in CAMERA_SETTINGS}
+
+    @property
+    def looked_at(self) -> int:
+        """Side of what the encoder sees of an image."""
+        return self.camera_crop or self.image_size
 
     @property
     def state_dim(self) -> int:

@@ -1,10 +1,11 @@
-"""A `diffusion` checkpoint of LeRobot (a folder `pretrained_model`) as one of ours: the U-Net on state observations.
+"""A `diffusion` checkpoint of LeRobot (a folder `pretrained_model`) as one of ours: the U-Net on states and images.
 
     config.json           type, features, shapes, noise scheduler
-    model.safetensors     the U-Net under `diffusion.unet.`, and, in older ones, the statistics
+    model.safetensors     the U-Net under `diffusion.unet.`, cameras under `diffusion.rgb_encoder.` (`lerobot_cameras`);
+                          in older ones, the statistics
     policy_*processor*    the statistics (`lerobot_normaliser`)
 
-An observation is the robot's state and then, where the policy has it, the environment's.
+An observation is the robot's state and then, where the policy has them, the environment's or the cameras' pixels.
 """
 
 import math
@@ -18,6 +19,7 @@ from ...errors import InputError
 from ..checkpoint import Checkpoint
 from ..config import UNetConfig
 from ..unet import ConditionalUnet1D
+from .lerobot_cameras import ENCODER, camera_settings, camera_weights
 from .lerobot_normaliser import LEGACY, lerobot_normaliser, read_json, read_safetensors, treatments
 from .sampler import sampler_settings
 from .weights import built, final_groups, published_names, strange_told, unet_shape
@@ -44,7 +46,7 @@ OURS = {
 
 
 def from_lerobot(folder: str | Path) -> Checkpoint:
-    """Read the folder. Raises InputError for cameras, other policies and what does not fit together."""
+    """Read the folder. Raises InputError for other policies and what does not fit together."""
     with strange_told(str(folder)):
         return _from_lerobot(Path(folder))
 
@@ -53,19 +55,22 @@ def _from_lerobot(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     if config.get("type", "diffusion") != "diffusion":
         raise InputError(f"{folder} is a {config['type']!r} policy of LeRobot, served is 'diffusion'")
-    features = _features(config, f"{folder}/config.json")
+    features, images = _features(config, f"{folder}/config.json")
     found = {
         name.replace(COMPILED, ""): value for name, value in read_safetensors(folder / "model.safetensors").items()
     }
-    weights = _network_weights(folder, found)
-    observed = [name for name in (STATE, ENVIRONMENT) if name in features]
-    shape = _config(folder, config, weights, sum(features[name] for name in observed))
+    weights, encoders = _network_weights(folder, found)
+    observed = [*(name for name in (STATE, ENVIRONMENT) if name in features), *images]
+    shape, weights = _with_cameras(folder, config, images, weights, encoders, sum(features[n] for n in observed))
     network = built(ConditionalUnet1D, shape, weights, f"{folder}/model.safetensors")
     if network.config.action_dim != features[ACTION]:
         raise InputError(f"{folder}: actions are {features[ACTION]} wide, the network's {network.config.action_dim}")
     names = [*observed, ACTION]
     treated, where = treatments(folder, config, found, names)
-    widths = [(treatment, features[name]) for treatment, name in zip(treated, names, strict=True)]
+    widths = [
+        (treatment.of_pixels(images[name]) if name in images else treatment, features[name])
+        for treatment, name in zip(treated, names, strict=True)
+    ]
     try:
         normaliser = lerobot_normaliser(widths[:-1], widths[-1])
     except InputError as error:
@@ -85,12 +90,10 @@ def _from_lerobot(folder: Path) -> Checkpoint:
     return Checkpoint(network, normaliser, {"task": None, "discrete_dims": [], "source": source})
 
 
-def _features(config: Mapping[str, Any], what: str) -> dict[str, int]:
-    """Widths of what the network takes and gives, by name. Refuses cameras by name."""
+def _features(config: Mapping[str, Any], what: str) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Widths of what the network takes and gives, by name, and the shapes of its cameras."""
     inputs, outputs = (_shapes(config, part, what) for part in ("input", "output"))
-    cameras = [name for name, (kind, _) in inputs.items() if kind == "VISUAL"]
-    if cameras:
-        raise InputError(f"{what}: the policy has cameras: {', '.join(cameras)}; image policies are not converted yet")
+    cameras = {name: shape for name, (kind, shape) in inputs.items() if kind == "VISUAL"}
     known = {name: shape for name, (kind, shape) in {**inputs, **outputs}.items() if KINDS.get(name) == kind}
     strange = [name for name, (kind, _) in inputs.items() if kind in ("STATE", "ENV") and name not in known]
     if strange:
@@ -98,7 +101,9 @@ def _features(config: Mapping[str, Any], what: str) -> dict[str, int]:
     missing = [name for name in (STATE, ACTION) if name not in known]
     if missing:
         raise InputError(f"{what}: the policy has no {' and no '.join(missing)}")
-    return {name: math.prod(shape) for name, shape in known.items()}
+    if cameras and ENVIRONMENT in known:
+        raise InputError(f"{what}: the policy has cameras and {ENVIRONMENT}, served is one of the two")
+    return {name: math.prod(shape) for name, shape in {**known, **cameras}.items()}, cameras
 
 
 def _shapes(config: Mapping[str, Any], part: str, what: str) -> dict[str, tuple[str, list[int]]]:
@@ -114,17 +119,40 @@ def _shapes(config: Mapping[str, Any], part: str, what: str) -> dict[str, tuple[
     return shapes
 
 
-def _network_weights(folder: Path, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _network_weights(folder: Path, found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The U-Net's weights under our names, and the cameras' encoders' under LeRobot's."""
     weights = {name: value for name, value in found.items() if not name.startswith(LEGACY)}
-    if any(name.startswith("diffusion.rgb_encoder") for name in weights):
-        raise InputError(f"{folder} has cameras (weights of an rgb_encoder); image policies are not converted yet")
-    strange = [name for name in weights if not name.startswith(UNET)]
+    strange = [name for name in weights if not name.startswith((UNET, ENCODER))]
     if strange:
         raise InputError(f"{folder}/model.safetensors has {strange[0]!r}, which is no weight of a diffusion policy")
-    return published_names({name.removeprefix(UNET): value for name, value in weights.items()})
+    unet = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
+    return published_names(unet), {name: value for name, value in weights.items() if name.startswith(ENCODER)}
 
 
-def _config(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], observation_dim: int) -> UNetConfig:
+def _with_cameras(
+    folder: Path,
+    config: Mapping[str, Any],
+    images: Mapping[str, list[int]],
+    weights: dict[str, Tensor],
+    encoders: Mapping[str, Tensor],
+    observation_dim: int,
+) -> tuple[UNetConfig, dict[str, Tensor]]:
+    """The network's config and all its weights."""
+    what = f"{folder}/model.safetensors"
+    if not images:
+        if encoders:
+            raise InputError(f"{what} has an encoder of images, {folder}/config.json has no camera")
+        return _config(folder, config, weights, {"observation_dim": observation_dim}), weights
+    cameras = camera_settings(config, images, encoders, f"{folder}/config.json")
+    separate = bool(config.get("use_separate_rgb_encoder_per_camera"))
+    seen = {"observation_dim": observation_dim, **cameras}
+    return _config(folder, config, weights, seen), weights | camera_weights(encoders, separate, len(images), what)
+
+
+def _config(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], seen: Mapping[str, Any]
+) -> UNetConfig:
+    """seen: what its observations are made of."""
     what = f"{folder}/config.json"
     shape = unet_shape(weights, f"{folder}/model.safetensors")
     for name, kind in NEEDED.items():
@@ -138,17 +166,18 @@ def _config(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tenso
     for name, ours in told.items():
         if name in config and config[name] != ours:
             raise InputError(f"{what}: {name} is {config[name]!r}, the weights are of {ours!r}")
-    if shape["known"] != observation_dim * config["n_obs_steps"]:
-        raise InputError(
-            f"{what} tells {config['n_obs_steps']} observations of {observation_dim} numbers, the network takes "
-            f"{shape['known']} numbers together"
-        )
-    return UNetConfig(
+    settings = UNetConfig(
         **{name: shape[name] for name in SHAPES},
         **sampler_settings({name: value for name, value in config.items() if value is not None}, what),
-        observation_dim=observation_dim,
+        **seen,
         horizon=config["horizon"],
         n_obs_steps=config["n_obs_steps"],
         n_action_steps=config["n_action_steps"],
         groups=final_groups(config.get("n_groups", 8), what),
     )
+    if shape["known"] != settings.feature_dim * settings.n_obs_steps:
+        raise InputError(
+            f"{what} tells {settings.n_obs_steps} observations of {settings.feature_dim} numbers, the network takes "
+            f"{shape['known']} numbers together"
+        )
+    return settings

@@ -11,7 +11,7 @@ Today's checkpoints keep them in two pipelines: `policy_preprocessor.json` norma
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ class Treatment:
     mode: str
     statistics: Mapping[str, Tensor]
     eps: float = EPS
+
+    def of_pixels(self, shape: Sequence[int]) -> "Treatment":
+        """Statistics of each channel of an image [C, S, S] as those of each of its pixels."""
+        own = {
+            name: value.reshape(shape[0], 1, 1).expand(tuple(shape)).flatten()
+            for name, value in self.statistics.items()
+            if value.numel() == shape[0]
+        }
+        return replace(self, statistics=own)
 
 
 def treatments(
@@ -166,7 +175,7 @@ def legacy_mode(config: Mapping[str, Any], feature: str) -> str:
     """By type in `normalization_mapping`, or, older still, by name in `input_` and `output_normalization_modes`."""
     if "normalization_mapping" in config:
         kinds = {"action": "ACTION", "observation.state": "STATE", "observation.environment_state": "ENV"}
-        return str(config["normalization_mapping"].get(kinds.get(feature), "IDENTITY"))
+        return str(config["normalization_mapping"].get(kinds.get(feature, "VISUAL"), "IDENTITY"))
     modes = config.get("output_normalization_modes" if feature == "action" else "input_normalization_modes") or {}
     return str(modes.get(feature, "IDENTITY")).upper()
 

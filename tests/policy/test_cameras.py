@@ -131,6 +131,26 @@ def test_the_encoders_map_fits_any_size_of_image(size):
     assert ImageEncoder(config)(torch.zeros(1, 3, size, size)).shape == (1, 2 * K)
 
 
+def test_the_middle_of_an_image_is_all_that_is_looked_at(randomise):
+    config = config_of(TransformerForDiffusion, cameras=("top",), camera_crop=35)
+    eyes, obs = randomise(Cameras(config)), observations(config, 2)
+    images = obs[..., 4:].reshape(4, 3, S, S)
+    wanted = eyes.encoders[0](images[..., 2:37, 2:37])  # of 5 pixels left out, 2 come first, as in torchvision
+    torch.testing.assert_close(eyes(obs)[..., 4:].flatten(0, 1), wanted)
+
+
+def test_moves_and_the_middle_are_random_crops(randomise):
+    config = config_of(TransformerForDiffusion, cameras=("top",), camera_crop=36, camera_shift=2)
+    eyes, obs = randomise(Cameras(config)).train(), observations(config, 1, steps=1)
+    image = obs[0, 0, 4:].reshape(3, S, S)
+    torch.manual_seed(4)
+    down, right = torch.randint(-2, 3, (1, 2))[0].tolist()
+    torch.manual_seed(4)
+    seen = eyes(obs)[0, 0, 4:]
+    crop = image[:, 2 - down : 38 - down, 2 - right : 38 - right]
+    torch.testing.assert_close(seen, eyes.encoders[0](crop[None])[0])
+
+
 # -- networks with cameras --------------------------------------------------------------------------------------------
 
 
@@ -310,6 +330,8 @@ def test_keypoints_learn_where_a_spot_is_though_the_encoders_map_is_two_by_two(s
         ({"camera_width": 24}, "multiple of 16"),
         ({"keypoints": 0}, "whole number from 1"),
         ({"camera_shift": -1}, "whole number from 0"),
+        ({"camera_crop": 32}, "camera_crop is 32, wanted above 32"),
+        ({"camera_crop": 41}, "at most the image_size 40"),
     ],
 )
 def test_cameras_that_cannot_be_are_refused(change, told):

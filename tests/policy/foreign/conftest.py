@@ -230,9 +230,15 @@ STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
 
 
 def lerobot_names(weights) -> dict[str, torch.Tensor]:
-    """Our names of a U-Net's weights -> LeRobot's."""
+    """Our names of a U-Net's weights, and of its one or more encoders of images -> LeRobot's, of one or of each."""
+    stages = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    shared = not any(name.startswith("cameras.encoders.1.") for name in weights)
 
     def renamed(name):
+        if name.startswith("cameras."):
+            name = re.sub(r"(?<=backbone\.)\w+", lambda found: str(stages[found[0]]), name)
+            which, _, part = name.removeprefix("cameras.encoders.").partition(".")
+            return "diffusion.rgb_encoder." + (part if shared else f"{which}.{part}")
         name = re.sub(r"\.blocks\.([01])\.block\.", lambda found: f".conv{int(found[1]) + 1}.block.", name)
         return "diffusion.unet." + re.sub(r"(_modules\.\d\.2)\.conv\.", r"\1.", name)
 
@@ -240,17 +246,20 @@ def lerobot_names(weights) -> dict[str, torch.Tensor]:
 
 
 class LeRobotFolder:
-    """A checkpoint of a U-Net before it is written. The first `state` numbers of an observation are the robot's."""
+    """A checkpoint of a U-Net before it is written. The first `state` numbers of an observation are the robot's; the
+    rest are its cameras' or, without cameras, the environment's."""
 
     def __init__(self, network, state: int, seed: int = 0):
         c, rng = network.config, np.random.default_rng(seed)
-        shapes = {STATE: state, ENVIRONMENT: c.observation_dim - state, "action": c.action_dim}
+        image = [3, c.image_size, c.image_size]
+        rest = dict.fromkeys(c.cameras, image) or {ENVIRONMENT: [c.observation_dim - state]}
+        shapes = {STATE: [state], **rest, "action": [c.action_dim]}
         kinds = {STATE: "STATE", ENVIRONMENT: "ENV", "action": "ACTION"}
-        features = {name: {"type": kinds[name], "shape": [width]} for name, width in shapes.items()}
+        features = {name: {"type": kinds.get(name, "VISUAL"), "shape": shape} for name, shape in shapes.items()}
         self.modes = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ENV": "MEAN_STD", "ACTION": "MIN_MAX"}
         self.config: dict[str, Any] = {
             "type": "diffusion",
-            "input_features": {name: features[name] for name in (ENVIRONMENT, STATE)},
+            "input_features": {name: features[name] for name in (*rest, STATE)},
             "output_features": {"action": features["action"]},
             "normalization_mapping": self.modes,
             **{name: getattr(c, name) for name in ("horizon", "n_obs_steps", "n_action_steps", "kernel_size")},
@@ -269,7 +278,18 @@ class LeRobotFolder:
             "num_inference_steps": None,
         }
         self.features, self.weights = features, lerobot_names(network.state_dict())
-        self.statistics = {name: _statistics(rng, width) for name, width in shapes.items()}
+        self.statistics = {name: _statistics(rng, shape[0]) for name, shape in shapes.items()}
+        if c.cameras:
+            crop = [c.camera_crop, c.camera_crop] if c.camera_crop else None
+            self.config |= {"vision_backbone": "resnet18", "use_group_norm": True, "crop_shape": crop}
+            self.config |= {"crop_is_random": True, "use_separate_rgb_encoder_per_camera": len(c.cameras) > 1}
+            for name in c.cameras:
+                self.statistics[name] = {stat: v.reshape(3, 1, 1) for stat, v in self.statistics[name].items()}
+            side = -(-(c.camera_crop or c.image_size) // 32)
+            places = torch.cartesian_prod(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side)).flip(1)
+            for i in range(len(c.cameras)):
+                at = f"{i}." if len(c.cameras) > 1 else ""
+                self.weights[f"diffusion.rgb_encoder.{at}pool.pos_grid"] = places.clone()
 
     def write(self, folder):
         """With today's pipelines."""

@@ -12,6 +12,7 @@ from ontick.policy.foreign import from_lerobot
 from ontick.policy.foreign.lerobot_normaliser import Treatment, lerobot_normaliser
 
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+TOP, SIDE = "observation.images.top", "observation.images.side"
 
 
 def forward(network):
@@ -132,9 +133,6 @@ def test_the_oldest_configurations_are_read(unet, lerobot_folder, tmp_path):
     torch.testing.assert_close(ours.normaliser.normalise("obs", torch.cat([x[:, :2], x], 1))[:, 2:], told)
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
-
-
 def change(**settings):
     return lambda folder: folder.config.update(settings)
 
@@ -151,10 +149,70 @@ def without(name):
     return lambda folder: folder.config.pop(name)
 
 
+# -- cameras ---------------------------------------------------------------------------------------------------------
+
+SEES = {"image_size": 40, "camera_width": 16, "keypoints": 3, "camera_crop": 34, "camera_shift": 3}
+
+
+def seeing(unet, *cameras, **changes):
+    return unet(observation_dim=2 + len(cameras) * 3 * 40 * 40, cameras=cameras, **{**SEES, **changes})
+
+
+@pytest.mark.parametrize("form", ["write", "write_legacy"])
+@pytest.mark.parametrize("cameras", [(TOP,), (TOP, SIDE)])
+def test_a_policy_that_sees_answers_bit_for_bit(unet, lerobot_folder, tmp_path, cameras, form):
+    network = seeing(unet, *cameras)
+    folder = lerobot_folder(network)
+    ours = from_lerobot(getattr(folder, form)(tmp_path / "it"))
+    assert ours.network.config == network.config
+    assert torch.equal(forward(ours.network), forward(network))
+    pixels = torch.rand(2, len(cameras), 3, 40, 40)
+    wanted = [theirs("MEAN_STD", folder.statistics[name], pixels[:, i]).flatten(1) for i, name in enumerate(cameras)]
+    given = ours.normaliser.normalise("obs", torch.cat([torch.zeros(2, 2), pixels.flatten(1)], 1))
+    torch.testing.assert_close(given[:, 2:], torch.cat(wanted, 1), rtol=1e-5, atol=1e-5)
+
+
+def test_one_encoder_of_all_cameras_is_each_ones(unet, lerobot_folder, tmp_path):
+    network = seeing(unet, TOP, SIDE)
+    encoders = network.cameras.encoders
+    encoders[1].load_state_dict(encoders[0].state_dict())
+    folder = lerobot_folder(network)
+    one = {name: v for name, v in folder.weights.items() if not name.startswith("diffusion.rgb_encoder.1.")}
+    folder.weights = {name.replace("rgb_encoder.0.", "rgb_encoder."): value for name, value in one.items()}
+    folder.config["use_separate_rgb_encoder_per_camera"] = False
+    assert torch.equal(forward(from_lerobot(folder.write(tmp_path / "it")).network), forward(network))
+
+
+CAMERAS_REFUSED = {
+    "another backbone": (change(vision_backbone="resnet34"), "resnet34"),
+    "batch norm": (change(use_group_norm=False), "use_group_norm"),
+    "other sizes": (change(resize_shape=[36, 36]), "resize_shape"),
+    "no square": (feature(TOP, "VISUAL", [3, 40, 48]), "squares"),
+    "no square is cropped": (change(crop_shape=[34, 35]), "crop_shape"),
+    "a crop too large": (change(crop_shape=[41, 41]), "40 wide"),
+    "no encoder": (lambda f: [f.weights.pop(n) for n in list(f.weights) if "rgb_encoder" in n], "weights lack"),
+    "a weight too few": (lambda f: f.weights.pop("diffusion.rgb_encoder.out.bias"), "out.bias"),
+    "a weight too many": (in_weights("diffusion.rgb_encoder.critic.weight", torch.ones(1)), "critic"),
+    "another grid": (in_weights("diffusion.rgb_encoder.pool.pos_grid", torch.zeros(4, 2)), "another grid"),
+}
+
+
+@pytest.mark.parametrize("what", CAMERAS_REFUSED)
+def test_cameras_that_are_not_served_are_refused_by_name(what, unet, lerobot_folder, tmp_path):
+    make, complaint = CAMERAS_REFUSED[what]
+    folder = lerobot_folder(seeing(unet, TOP))
+    make(folder)
+    with pytest.raises(InputError, match=complaint):
+        from_lerobot(folder.write(tmp_path / "it"))
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
 REFUSED = {
     "another policy": (change(type="act"), "'act'"),
-    "a camera": (feature("observation.images.top", "VISUAL", [3, 96, 96]), "cameras: observation.images.top"),
-    "an image encoder": (in_weights("diffusion.rgb_encoder.out.weight", torch.ones(1)), "rgb_encoder"),
+    "a camera beside an environment": (feature(TOP, "VISUAL", [3, 96, 96]), f"cameras and {ENVIRONMENT}"),
+    "an encoder without a camera": (in_weights("diffusion.rgb_encoder.out.weight", torch.ones(1)), "has no camera"),
     "another input": (feature("observation.effort", "STATE", [3]), "observation.effort"),
     "no state": (lambda folder: folder.config["input_features"].pop(STATE), STATE),
     "no action": (change(output_features={}), "no action"),
