@@ -32,7 +32,12 @@ def theirs(folder: Path, images: bool) -> None:
 
     torch.manual_seed(0)
     camera, environment = "observation.image", "observation.environment_state"
-    widths = {"observation.state": (STATE,), environment: (ENVIRONMENT,), camera: (3, IMAGE, IMAGE), "action": (ACTION,)}
+    widths = {
+        "observation.state": (STATE,),
+        environment: (ENVIRONMENT,),
+        camera: (3, IMAGE, IMAGE),
+        "action": (ACTION,),
+    }
     kinds = {"observation.state": FeatureType.STATE}
     kinds |= {camera: FeatureType.VISUAL} if images else {environment: FeatureType.ENV}
     config = DiffusionConfig(

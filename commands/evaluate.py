@@ -51,7 +51,7 @@ from .request import (
 )
 from .table import print_table
 from .timing import answer_latencies, stage_latencies
-from .told import clearance_told, coverage_told, modes_told, rungs_told
+from .told import clearance_told, coverage_told, modes_told, other_versions_told, rungs_told
 
 TIMING_SECONDS, TIMING_LEAST, TIMING_MOST = 8.0, 30, 300
 COMPARED = 16  # episodes whose beginnings are answered to time a plan and to compare it with the dense one
@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"{entry.name} cannot be told what was played; use --stitch blend or replace with it")
         if trace is not None:
             _recorded(trace, entry, options)
+    for line in other_versions_told(entries):
+        print(line)
     seeds = evaluation_seeds(options.seed, options.episodes)
     request = request_of(options, entries, budget, trace, disturbance)
     document = unfinished(options.json, request) or {

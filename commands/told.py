@@ -1,4 +1,4 @@
-"""What is told of a row's episodes beside successes and counts."""
+"""What is told of a row's episodes beside successes and counts, and of what the policies were trained in."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..envs import find_task
+from ..envs.demonstrations import recorded_versions
 from ..envs.episodes import Episode
+from ..policy import read_config
 from ..runtime.statistics import mode_entropy, mode_entropy_interval
 from .request import Entry
 
@@ -36,6 +39,29 @@ def modes_told(episodes: Sequence[Episode], entry: Entry) -> dict[str, Any]:
         "demonstrations_mode_entropy": mode_entropy(shown) if shown else None,
         "demonstrations_modes": dict(sorted(Counter(shown).items())) or None,
     }
+
+
+def other_versions_told(entries: Sequence[Entry]) -> list[str]:
+    """A line for each checkpoint whose demonstrations were recorded in another version of the task's simulator."""
+    lines = {}
+    for entry in entries:
+        here = find_task(entry.task).version
+        for rung in entry.rungs:
+            recorded = _recorded_in(read_config(rung.checkpoint).get("about", {}))
+            for package, version in recorded.items():
+                if here.get(package, version) != version:
+                    lines[rung.checkpoint, package] = (
+                        f"{rung.checkpoint} was trained in {package} {version}, here is {here[package]}: the same "
+                        "actions may go elsewhere"
+                    )
+    return list(lines.values())
+
+
+def _recorded_in(about: dict[str, Any]) -> dict[str, str]:
+    """By training here, from its data; by robomimic's algorithms here; by the library that it was converted from."""
+    data, source = about.get("data"), about.get("source") or {}
+    told = recorded_versions(data) if isinstance(data, dict) else about.get("versions")
+    return told or source.get("versions") or {}
 
 
 def coverage_told(episodes: Sequence[Episode]) -> float | None:

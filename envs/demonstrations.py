@@ -11,6 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 
+ROBOSUITE_TYPE = 1  # robomimic's EnvType
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -25,6 +27,15 @@ class Statistics:
     def of(rows: np.ndarray) -> "Statistics":
         rows = rows.astype(np.float64)
         return Statistics(rows.min(0), rows.max(0), rows.mean(0), rows.std(0))
+
+
+def recorded_versions(attributes: dict[str, Any]) -> dict[str, str]:
+    """The packages whose physics some demonstrations were recorded in, where their file tells: ours, or robomimic's."""
+    if "versions" in attributes:
+        return dict(attributes["versions"])
+    env_args = attributes.get("env_args", {})
+    robosuite = env_args.get("type") == ROBOSUITE_TYPE and isinstance(env_args.get("env_version"), str)
+    return {"robosuite": env_args["env_version"]} if robosuite else {}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from .._torchvision import ensure_torchvision
 from ..errors import InputError, RunFailed
-from .demonstrations import Demonstrations
+from .demonstrations import Demonstrations, recorded_versions
 from .robomimic_hdf5 import OBSERVATION_KEY
 
 EPOCHS = 100  # a training has as many; robomimic's learning rate schedules count them
@@ -86,14 +86,16 @@ def train_actor(
 
 
 def about_demonstrations(demonstrations: Demonstrations) -> dict[str, Any]:
-    """What a checkpoint says of its data; `modes` (one an episode) only where the task has several ways."""
+    """What a checkpoint says of its data; `modes` (one an episode) only where the task has several ways, `versions` of
+    the simulator where the data tells them."""
     attributes = demonstrations.attributes
     about = {
         "task": attributes.get("task", "unknown"),
         "episodes": len(demonstrations),
         "action_dim": demonstrations.actions.shape[1],
     }
-    return about | ({"modes": attributes["modes"]} if "modes" in attributes else {})
+    more = {"modes": attributes.get("modes"), "versions": recorded_versions(attributes)}
+    return about | {key: value for key, value in more.items() if value}
 
 
 def _statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

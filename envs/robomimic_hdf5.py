@@ -16,14 +16,14 @@ import numpy as np
 from ..errors import InputError
 from ..files import whole
 from .columns import key_of, side_by_side
-from .demonstrations import Demonstrations
+from .demonstrations import ROBOSUITE_TYPE, Demonstrations
 from .rotations import narrow_actions, widen_actions
 from .tasks import TASKS
 
 OBSERVATION_KEY = "flat"  # where an observation has no parts with names
 # The order in which robomimic and Diffusion Policy put low-dimensional keys side by side.
 USUAL_KEYS = ("object", *(f"robot{i}_{part}" for i in (0, 1) for part in ("eef_pos", "eef_quat", "gripper_qpos")))
-GYM_TYPE, ROBOSUITE_TYPE = 2, 1  # robomimic's EnvType
+GYM_TYPE = 2  # robomimic's EnvType
 VALID_EVERY = 10  # one episode in ten goes to mask/valid
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .demonstrations import ROBOSUITE_TYPE
 from .rendering import import_mujoco
 from .rotations import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from .tasks import INSTALL, ROBOSUITE_KEYS, ROBOSUITE_OBJECT_DIMS
 
-ROBOSUITE_TYPE = 1  # robomimic's EnvType.ROBOSUITE_TYPE
 CONTROL_HZ = 20
 THINGS = {"Lift": "cube", "PickPlaceCan": "Can"}  # as robosuite calls what they are about
 

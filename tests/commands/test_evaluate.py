@@ -12,7 +12,8 @@ from ontick.commands import main
 from ontick.commands.families import parse_candidate
 from ontick.commands.request import Entry, Rung
 from ontick.commands.table import print_table
-from ontick.commands.told import clearance_told, modes_told
+from ontick.commands.told import clearance_told, modes_told, other_versions_told
+from ontick.envs import find_task
 from ontick.envs.disturbances import Disturbance
 from ontick.envs.episodes import Episode
 from ontick.policy import load_checkpoint, save_checkpoint
@@ -53,6 +54,32 @@ def test_it_writes_every_number_of_every_row(evaluate, tmp_path, capsys):
     table = capsys.readouterr().out
     assert "ddpm-3" in table and "95 % interval" in table and str(page) in table
     assert page.read_text().startswith("<!doctype html>")
+
+
+IN = {"type": 1, "env_name": "Lift", "env_version": "1.4.1"}
+
+
+@pytest.mark.parametrize(
+    ("task", "about", "told"),
+    [
+        (TASK, {"data": {"versions": {"mujoco": "0.1", "metaworld": "0.1"}}}, ["mujoco 0.1", "metaworld 0.1"]),
+        (TASK, {"versions": {"mujoco": "0.1"}}, ["mujoco 0.1"]),  # as robomimic's algorithms note it here
+        (TASK, {"data": {"versions": find_task(TASK).version}}, []),
+        (TASK, {"data": {"env_args": IN}}, []),  # of another simulator altogether
+        (TASK, {}, []),
+        ("robosuite/Lift", {"data": {"env_args": IN}}, ["robosuite 1.4.1"]),
+        ("robosuite/Lift", {"source": {"versions": {"robosuite": "1.4.1"}}}, ["robosuite 1.4.1"]),  # converted
+    ],
+)
+def test_another_version_of_the_simulator_is_told(task, about, told, tiny_checkpoint, tmp_path):
+    if task.startswith("robosuite"):
+        pytest.importorskip("robosuite", exc_type=ImportError)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.about.update(about)
+    save_checkpoint(tmp_path / "it", checkpoint)
+    rung = Rung(parse_candidate("ddim-2"), tmp_path / "it")
+    lines = other_versions_told([Entry(task, (rung,), "cpu")] * 2)  # once, whatever the number of plans
+    assert len(lines) == len(told) and all(part in line for part, line in zip(told, lines, strict=True))
 
 
 def test_a_charged_run_repeats_bit_for_bit_from_its_trace(evaluate, tmp_path):
