@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -10,6 +11,7 @@ import logging
 import sys
 import types
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from .demonstrations import ROBOSUITE_TYPE
 from .rendering import import_mujoco
 from .rotations import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from .tasks import INSTALL, ROBOSUITE_KEYS, ROBOSUITE_OBJECT_DIMS
+
+mujoco: Any = import_mujoco()  # first, so that the rendering backend is our choice
 
 CONTROL_HZ = 20
 THINGS = {"Lift": "cube", "PickPlaceCan": "Can"}  # as robosuite calls what they are about
@@ -110,17 +114,36 @@ def stand_in_for_mujoco_py() -> None:
 
 
 def _wrapper_class() -> Any:
-    import_mujoco()  # first, so that the rendering backend is our choice
     stand_in_for_mujoco_py()
     logging.disable(logging.WARNING)  # robosuite warns of optional files and robots that nobody asked for
     try:
         importlib.import_module("robosuite")
+        _compile_once()
         return importlib.import_module("robomimic.envs.env_robosuite").EnvRobosuite
     except ModuleNotFoundError as error:
         raise InputError(f"got no package {error.name}, wanted the simulator: {INSTALL['robosuite']}") from error
     finally:
         logging.disable(logging.NOTSET)
         logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+
+
+@functools.lru_cache(maxsize=2)  # the robot, and the newest scene
+def _compiled(xml: str) -> Any:
+    return mujoco.MjModel.from_xml_string(xml)
+
+
+def _compile_once() -> None:
+    """At every reset robosuite compiles the robot alone, which only its whole-body controller would read, and then the
+    scene, which on Can is the same each time: half of a reset of Lift, nearly all of one of Can."""
+    base, binding = (importlib.import_module(f"robosuite.{name}") for name in ("models.base", "utils.binding_utils"))
+
+    def get_model(self: Any, mode: str = "mujoco") -> Any:
+        return _compiled(ElementTree.tostring(self.root, encoding="unicode"))
+
+    def from_xml_string(cls: Any, xml: str) -> Any:
+        return cls(copy.deepcopy(_compiled(xml)))  # an episode may change its own
+
+    base.MujocoXML.get_model, binding.MjSim.from_xml_string = get_model, classmethod(from_xml_string)
 
 
 def goal_of(sim: Any, action: np.ndarray) -> np.ndarray:
