@@ -5,6 +5,10 @@ checkpoint (.pth), low-dimensional observations. What is not served is told in o
 """
 
 import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,13 +37,45 @@ def run(options: argparse.Namespace) -> None:
     if target.exists():
         raise InputError(f"{target} is already there; choose another place or remove it")
     task = find_task(options.task) if options.task else None
-    source = Path(options.source)
+    about, told = _convert(Path(options.source), options.kind, task, target)
+    for line in [*told, f"checkpoint: {target}", f"next: {_next(about, task, target)}"]:
+        print(line)
+
+
+@contextmanager
+def in_place(checkpoint: str | None, task_ids: Sequence[str]) -> Iterator[str | None]:
+    """A checkpoint of another library as a folder of ours that is there for as long as it is used, and told; ours, and
+    what is none, as they are. task_ids: that of the one task it is for tells the gripper."""
+    source = Path(checkpoint or "")
+    if checkpoint is None or not source.exists() or _ours(source):
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "converted"
+        task = find_task(task_ids[0]) if len(task_ids) == 1 else None
+        for line in _convert(source, None, task, target)[1]:
+            print(line)
+        yield str(target)
+
+
+def _ours(source: Path) -> bool:
+    """A folder that says so, or that is none of LeRobot's, which is refused as ours are."""
+    if not source.is_dir():
+        return False
+    nested = source / "pretrained_model"
+    config = (nested if nested.is_dir() else source) / "config.json"
+    try:
+        return "format" in json.loads(config.read_text())
+    except (OSError, ValueError):
+        return True
+
+
+def _convert(source: Path, kind: str | None, task: Task | None, target: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write the target -> what it says of itself, and lines to print."""
     if not source.exists():
         raise InputError(f"got no file or folder {source}, wanted a checkpoint")
     convert = _convert_folder if source.is_dir() else _convert_file
-    about, told = convert(source, options.kind, task, target)
-    for line in [*told, f"checkpoint: {target}", f"next: {_next(about, task, target)}"]:
-        print(line)
+    return convert(source, kind, task, target)
 
 
 def _convert_folder(

@@ -32,6 +32,7 @@ from ..runtime import (
     write_report,
 )
 from .action_error import action_error
+from .convert import in_place
 from .film import film_episode
 from .progress import progress_bar
 from .request import (
@@ -62,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
     plans = f"{', '.join(known_plans())}, plan files, robomimic-bc, robomimic-bc-rnn"
     parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
-    parser.add_argument("--checkpoint", metavar="DIR", help="policy to run (default: the one shipped for the task)")
+    default = "default: the one shipped for the task"
+    parser.add_argument("--checkpoint", metavar="DIR", help=f"policy to run, or a file of `ontick convert` ({default})")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes; any number, same result")
@@ -93,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then evaluate row by row."""
+    with in_place(options.checkpoint, options.tasks.split(",")) as options.checkpoint:
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)  # the timed policy runs as the workers' do

@@ -107,6 +107,21 @@ def test_each_kind_is_found_and_its_policy_runs(kind, forced, tmp_path, capsys):
     assert about["source"]["kind"] == kind and about["task"] == TASK.id
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_kind_is_evaluated_in_place_as_what_it_becomes(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ontick.commands.evaluate.TIMING_SECONDS", 0.01)
+    source, target = WRITERS[kind](tmp_path / "source.bin"), tmp_path / "target"
+    assert main(["convert", str(source), str(target), "--task", TASK.id]) == 0
+    documents = []
+    for i, checkpoint in enumerate((source, source, target)):
+        wanted = ["--tasks", TASK.id, "--plans", PLANS[kind], "--episodes", "1", "--json", str(tmp_path / f"{i}.json")]
+        assert main(["evaluate", *wanted, "--checkpoint", str(checkpoint)]) == 0
+        documents.append(json.loads((tmp_path / f"{i}.json").read_text()))
+    assert documents[0]["request"] == documents[1]["request"] == documents[2]["request"]
+    assert documents[0]["rows"][0]["outcomes"] == documents[2]["rows"][0]["outcomes"]
+    assert "found: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["stanford", "lerobot"])
 def test_grippers_are_the_tasks_and_end_where_the_normaliser_does(kind, tmp_path):
     source = WRITERS[kind](tmp_path / "source")
