@@ -25,6 +25,10 @@ CARDS = {
     "pick-place": "metaworld/pick-place-v3",
     "peg-insert-side": "metaworld/peg-insert-side-v3",
     "drawer-open": "metaworld/drawer-open-v3",
+    "push-t": "ontick/PushT-v0",
+    "avoid-pixels": "ontick/AvoidPixels-v0",
+    "lift": "robosuite/Lift",
+    "can": "robosuite/PickPlaceCan",
 }
 OUT = Path(__file__).resolve().parent.parent / "docs" / "tasks"
 SIZE, FRAMES, WAYS = 320, 4, 64
@@ -44,10 +48,10 @@ def scene(task_id: str, seed: int) -> np.ndarray:
 
 def _expert_steps(env: Any, expert: Expert, seed: int) -> Iterator[None]:
     """Yields before the first step and after each."""
-    observation, done = env.reset(seed=seed)[0], False
+    (observation, info), done = env.reset(seed=seed), False
     yield
     while not done:
-        observation, _, terminated, truncated, _ = env.step(expert(observation))
+        observation, _, terminated, truncated, info = env.step(expert(info.get("expert_observation", observation)))
         done = terminated or truncated
         yield
 
