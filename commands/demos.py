@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..envs.collection import Episode, Recipe, collect, difference, discard
 from ..envs.dataset import FORMATS, read_demonstrations, write_demonstrations
-from ..envs.tasks import find_task
+from ..envs.tasks import Task, find_task
 from ..errors import InputError
 from ..files import check_place
 from ..runtime import WallClock
@@ -34,6 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Collect, save, report."""
     task = find_task(_task_id(options))
+    return _collect(options, task) if task.recorded_as is None else _make_absolute(options, task)
+
+
+def _make_absolute(options: argparse.Namespace, task: Task) -> int:
+    """Demonstrations with displacements, in a file of their own beside, and of them the absolute ones."""
+    if options.out.suffix != ".hdf5" or options.format not in (None, "hdf5"):
+        raise InputError(f"got --out {options.out} for {task.id}, wanted a name that ends in .hdf5")
+    if options.out.exists():
+        raise InputError(f"{options.out} is already there; choose another --out or remove it")
+    from ..envs.absolute_actions import absolute_actions
+
+    target, recorded = options.out, find_task(str(task.recorded_as))
+    options.out = target.with_name(f"{target.stem}-displacements.hdf5")
+    _collect(options, recorded)
+    absolute_actions(options.out, target)
+    print(f"saved {target} ({_size(target) / 1e6:.2f} MB), its actions absolute")
+    return 0
+
+
+def _collect(options: argparse.Namespace, task: Task) -> int:
     noise = task.noise if options.noise is None else options.noise
     recipe = Recipe(task.id, options.episodes, options.seed, noise, options.settle_steps, options.styled)
     if options.workers < 1:

@@ -53,7 +53,9 @@ def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Pat
     task. Raises InputError."""
     if given is not None and candidate.runs(read_config(given).get("family")):
         return Path(given)
-    folder = ASSETS / candidate.family / task_id.replace("/", "-")
+    families = [family for family in (candidate.family, UNET) if candidate.runs(family)]
+    folders = [ASSETS / family / task_id.replace("/", "-") for family in families]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     if not folder.is_dir():
         family = ASSETS / candidate.family
         shipped = ", ".join(sorted(p.name for p in family.iterdir() if p.is_dir())) if family.is_dir() else ""

@@ -119,7 +119,7 @@ def _names(part: str, algorithm: str) -> list[str]:
 
 
 def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, Any]], out: Path) -> None:
-    from ..envs import find_task
+    from ..envs.action_units import action_units
     from ..envs.columns import parse_columns
     from ..envs.dataset import read_demonstrations
     from ..envs.dataset_report import report
@@ -129,14 +129,13 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     data = read_demonstrations(options.data, columns, options.filter)
     print("\n".join(report(data)))
     task_id = data.attributes.get("task")
-    task = find_task(task_id) if task_id else None
-    discrete_dims = task.gripper_dims if task else ()
+    unfitted_dims, discrete_dims = action_units(data.attributes, data.actions.shape[1])
     widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
     family, kind = NETWORKS[FAMILIES[options.algorithm]]
     network = kind(**widths, **settings["network"])
     training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
-    if task_id is None:
+    if task_id is None and not discrete_dims:
         print(f"{options.data} names no task: no action is scaled as a gripper")
     print(
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
@@ -151,7 +150,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
             training,
             family=family,
             begin_from=None if options.begin_from is None else load_checkpoint(options.begin_from, options.device),
-            unfitted_dims=task.unfitted_dims if task else (),
+            unfitted_dims=unfitted_dims,
             discrete_dims=discrete_dims,
             state_file=state,
             about={

@@ -31,6 +31,8 @@ def absolute_actions(source: str | Path, target: str | Path) -> None:
     source, target = Path(source), check_place(target)
     if not source.is_file():
         raise InputError(f"got no file {source}, wanted robomimic demonstrations: make them with `ontick demos`")
+    if target.exists():
+        raise InputError(f"{target} is already there; choose another place or remove it")
     with whole(target) as temporary:
         shutil.copyfile(source, temporary)
         try:

@@ -63,6 +63,7 @@ def train_actor(
     samples begin at `first`. Equal arguments give equal weights. They are rounded to fp16 at the end, so that saving
     changes nothing. `on_step(step, loss)` is called after each step. Raises RunFailed where the loss is not finite.
     """
+    _check_reach(demonstrations.actions)
     mean, std = _statistics(demonstrations.observations)
     observations = torch.from_numpy((demonstrations.observations - mean) / std)
     actions = torch.from_numpy(demonstrations.actions)
@@ -83,6 +84,16 @@ def train_actor(
     network = algorithm.nets["policy"]
     network.load_state_dict({name: value.half().float() for name, value in network.state_dict().items()})
     return network, mean, std
+
+
+def _check_reach(actions: np.ndarray) -> None:
+    """robomimic's actors end in a tanh."""
+    beyond = np.flatnonzero(np.abs(actions).max(0) > 1)
+    if len(beyond):
+        raise InputError(
+            f"got actions beyond [-1, 1] (of {len(beyond)} numbers, the first is number {beyond[0]}), which bc and "
+            "bc-rnn of robomimic cannot answer: train them on displacements, or a diffusion policy on these"
+        )
 
 
 def about_demonstrations(demonstrations: Demonstrations) -> dict[str, Any]:

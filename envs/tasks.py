@@ -66,6 +66,7 @@ class Task:
     stay: Callable[[np.ndarray], np.ndarray] | None = None
     # What the observation is made of, in its order, where it has parts with names: (robomimic's key, how many numbers).
     observation_keys: tuple[tuple[str, int], ...] = ()
+    recorded_as: str | None = None  # its demonstrations are that task's, with other actions made of them
     env_args: Callable[[], dict[str, Any]] | None = None  # what robomimic's files keep of the environment
 
     def make(self, render: bool = False, **options: Any) -> gymnasium.Env:
@@ -182,8 +183,8 @@ def _robosuite_expert(name: str, style: np.random.Generator | None) -> Expert:
 
 def _robosuite_no_expert(name: str, style: np.random.Generator | None) -> Expert:
     raise InputError(
-        f"robosuite/{name}-abs has no expert: collect robosuite/{name} into .hdf5, and turn its actions into "
-        "absolute ones with ontick.envs.absolute_actions"
+        f"robosuite/{name}-abs has no expert: `ontick demos robosuite/{name}-abs --out FILE.hdf5` makes its "
+        f"demonstrations of robosuite/{name}'s"
     )
 
 
@@ -210,6 +211,7 @@ def _robosuite_task(name: str, absolute: bool = False) -> Task:
         if absolute
         else tuple(range(6)),  # rotations; or all motion, as the field does
         absolute=absolute,
+        recorded_as=f"robosuite/{name}" if absolute else None,
         observation_keys=keys,
         env_args=functools.partial(_robosuite_args, name, absolute),
     )

@@ -7,6 +7,7 @@ from ontick.commands import main, train
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
 from ontick.envs.demonstrations import Demonstrations
+from ontick.errors import InputError
 from ontick.policy import load_checkpoint
 
 SMALL = ["--preset", "cpu-small", "--set", "width=16", "--set", "layers=1", "--set", "heads=2", "--set", "steps=3"]
@@ -138,6 +139,15 @@ def test_a_streaming_policy_may_begin_from_a_published_network_and_from_no_other
     before, after = (load_checkpoint(folder).network.state_dict() for folder in (first, out))
     assert load_checkpoint(first).network.family == "diffusion-transformer"
     assert all(after[key].allclose(value, atol=1e-6) for key, value in before.items())
+
+
+def test_a_shipped_u_net_is_found_for_the_plans_of_the_transformer(tmp_path, monkeypatch):
+    monkeypatch.setattr("ontick.commands.families.ASSETS", tmp_path)
+    (tmp_path / "diffusion-unet" / "ontick-PushT-v0").mkdir(parents=True)
+    found = checkpoint_for("ontick/PushT-v0", parse_candidate("ddim-10"), None)
+    assert found == tmp_path / "diffusion-unet" / "ontick-PushT-v0"
+    with pytest.raises(InputError, match="no anchored-decoder"):
+        checkpoint_for("ontick/PushT-v0", parse_candidate("anchored-2"), None)
 
 
 @pytest.mark.parametrize(("algorithm", "plan"), [("bc", "robomimic-bc"), ("bc-rnn", "robomimic-bc-rnn")])

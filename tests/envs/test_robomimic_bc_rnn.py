@@ -148,6 +148,14 @@ def test_the_modes_of_the_demonstrations_are_told(demonstrations):
         assert train(shown, 1, batch_size=2).about["modes"] == modes
 
 
+@pytest.mark.parametrize("train", [train_bc, train_bc_rnn])
+def test_actions_that_a_tanh_cannot_reach_are_refused(demonstrations, train):
+    d, actions = demonstrations, demonstrations.actions.copy()
+    actions[3, 1] = 1.01
+    with pytest.raises(InputError, match=r"beyond \[-1, 1\].*number 1"):
+        train(Demonstrations(d.observations, actions, d.episode_ends), 1, batch_size=2)
+
+
 def test_lanes_that_cannot_be_answered_are_refused(policy, episode):
     policy.reset([0], [1])
     with pytest.raises(InputError, match=r"\[77\].*never reset"):

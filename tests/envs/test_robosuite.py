@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ontick.envs  # noqa: F401  registers the tasks
+from ontick.commands import main
 from ontick.envs import find_task
 from ontick.envs.collection import Recipe, collect, record_episode
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
@@ -203,6 +204,17 @@ def test_absolute_actions_lead_where_the_displacements_did(collected, tmp_path):
     env.close()
     assert info["success"]
     np.testing.assert_allclose(np.stack(states)[:, 1:10], made.states[rows][:, 1:10], atol=5e-3)
+
+
+def test_the_command_makes_absolute_demonstrations_and_keeps_those_they_are_made_of(tmp_path, capsys):
+    out = tmp_path / "lift.hdf5"
+    wanted = ["demos", "robosuite/Lift-abs", "--episodes", "1", "--out"]
+    assert main([*wanted, str(out)]) == 0
+    made, kept = (read_demonstrations(path) for path in (out, tmp_path / "lift-displacements.hdf5"))
+    assert made.attributes["task"] == "robosuite/Lift-abs" and made.actions.shape[1] == 10
+    assert kept.attributes["task"] == "robosuite/Lift" and len(kept.actions) == len(made.actions)
+    assert main([*wanted, str(out)]) == 2 and "already there" in capsys.readouterr().err
+    assert main([*wanted, str(tmp_path / "lift.zarr")]) == 2 and ".hdf5" in capsys.readouterr().err
 
 
 def test_a_file_is_made_absolute_once(collected, tmp_path):

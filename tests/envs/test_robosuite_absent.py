@@ -45,7 +45,7 @@ def test_the_command_tells_it_in_one_line_with_exit_code_2(absent, tmp_path, cap
 
 
 def test_absolute_tasks_have_no_expert_and_say_where_demonstrations_come_from():
-    with pytest.raises(InputError, match="collect robosuite/Lift into"):
+    with pytest.raises(InputError, match="ontick demos robosuite/Lift-abs --out"):
         find_task("robosuite/Lift-abs").expert()
 
 
