@@ -53,8 +53,7 @@ def test_what_is_observed_may_be_told(published, tmp_path):
         (["--obs-keys", "objekt"], "obs holds object"),
         (["--obs-keys", "object,,"], "wanted a key"),
         (["--filter", "valid"], "wanted one of train"),
-        (["--filter", "train", "--algorithm", "bc"], "for diffusion policies"),
-        (["--obs-keys", "object", "--algorithm", "video", "--preset", "video"], "for diffusion policies"),
+        (["--obs-keys", "object", "--algorithm", "video", "--preset", "video"], "for policies"),
     ],
 )
 def test_misuse_is_told_in_one_line_with_exit_code_2(published, extra, complaint, tmp_path, capsys):
