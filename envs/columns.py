@@ -3,13 +3,17 @@
 A key may pick some of its numbers: `state[:2]` are the first two of `state`.
 """
 
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 
+OTHER_KEYS = "name other keys with --obs-keys"
+NUMBERS = "fiub"  # numpy's kinds: floats, integers, truth values
 _PICKED = re.compile(r"(?P<key>[^\[\]]+)(\[(?P<first>\d*):(?P<end>\d*)\])?")
 
 
@@ -26,11 +30,26 @@ def parse_columns(text: str) -> tuple[str, ...]:
     return columns
 
 
+def form_of(found: Any) -> str:
+    """What stands in a file, to be told: an array's kind and shape, or that it is none."""
+    shape = getattr(found, "shape", None)
+    return "no array" if shape is None else f"{found.dtype} {list(shape)}"
+
+
+def check_numbers(found: Any, what: str, axes: Sequence[int], fix: str) -> None:
+    """Raises InputError unless `found`, an array in memory or in a file, holds numbers of that many axes."""
+    shape = getattr(found, "shape", None)
+    if shape is None or len(shape) not in axes or found.dtype.kind not in NUMBERS:
+        raise InputError(f"got {what} is {form_of(found)}, wanted numbers [t, n]: {fix}")
+
+
 def side_by_side(columns: Sequence[str], arrays: Sequence[np.ndarray], path: object) -> np.ndarray:
     """Arrays [t, ...], one of each column's key -> float32 [t, Do]: each flattened to a row, picked from, joined.
 
     Raises InputError for pictures, unequal lengths and what is not there to be picked.
     """
+    for column, array in zip(columns, arrays, strict=True):
+        check_numbers(array, f"{path}, whose {column}", (1, 2, 3), OTHER_KEYS)
     if len({len(array) for array in arrays}) > 1:
         lengths = ", ".join(f"{column}: {len(array)}" for column, array in zip(columns, arrays, strict=True))
         raise InputError(
@@ -40,11 +59,8 @@ def side_by_side(columns: Sequence[str], arrays: Sequence[np.ndarray], path: obj
 
 
 def _rows(column: str, array: np.ndarray, path: object) -> np.ndarray:
-    if array.ndim > 3 or array.dtype.kind not in "fiub":
-        shape = f"{array.dtype} {list(array.shape)}"
-        raise InputError(f"got {path}, whose {column} is {shape}, wanted numbers [t, n]: name other keys")
     picked = _parsed(column)
-    rows = array.reshape(len(array), -1).astype(np.float32)
+    rows = array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32)
     taken = slice(int(picked["first"] or 0), int(picked["end"]) if picked["end"] else None)
     if rows[:, taken].shape[1] == 0 or (taken.stop or 0) > rows.shape[1]:
         raise InputError(f"got {column}, of {path}, where {picked['key']} has {rows.shape[1]} numbers")

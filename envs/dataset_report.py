@@ -4,6 +4,8 @@ import numpy as np
 
 from .demonstrations import Demonstrations, Statistics
 
+LISTED = 32  # characters of a list of numbers, the rest is counted
+NAMED = 60  # characters of a name
 STILL = 1e-4  # a number that varies less is as good as constant; the normaliser thinks so too
 
 
@@ -14,12 +16,16 @@ def report(demonstrations: Demonstrations) -> list[str]:
     statistics = demonstrations.statistics
     actions = statistics["actions"]
     lines = [
-        f"{len(demonstrations)} episodes of {attributes.get('task', 'an unnamed task')}, {lengths.sum()} steps "
-        f"({steps} in one)",
+        f"{len(demonstrations)} episodes of {_named(attributes.get('task'))}, {lengths.sum()} steps ({steps} in one)",
         _line("observations", statistics["observations"]),
         _line("actions", actions) + _beyond(actions),
     ]
-    return lines
+    return [*lines, *(f"left out: the attribute {told}" for told in attributes.get("left_out") or ())]
+
+
+def _named(task: str | None) -> str:
+    name = " ".join((task or "an unnamed task").split())
+    return name if len(name) <= NAMED else f"{name[:NAMED]}..."
 
 
 def _line(name: str, of: Statistics) -> str:
@@ -34,6 +40,11 @@ def _beyond(of: Statistics) -> str:
 
 
 def _listed(numbers: np.ndarray) -> str:
-    """Indices, neighbours joined: 0-2, 7."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    """Indices, neighbours joined, many cut short: 0-2, 7 and 5,310 more."""
+    shown, told = "", 0
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
+        joined = f"{shown}, " * bool(shown) + (f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}")
+        if len(joined) > LISTED:
+            return f"{shown} and {len(numbers) - told:,} more"
+        shown, told = joined, told + len(run)
+    return shown

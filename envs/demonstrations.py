@@ -12,6 +12,11 @@ import numpy as np
 from ..errors import InputError
 
 ROBOSUITE_TYPE = 1  # robomimic's EnvType
+# Attributes that are read again, and what they are; what else a file tells is kept as it is.
+KINDS: dict[str, type] = dict.fromkeys(("seeds", "failed_seeds", "success_steps", "modes", "observation_keys"), list)
+KINDS |= {"task": str, "versions": dict, "env_args": dict, "left_out": list}
+WORDS = {str: "text", dict: "an object", list: "a list"}
+TOLD = 40  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,23 @@ class Statistics:
 
 def recorded_versions(attributes: dict[str, Any]) -> dict[str, str]:
     """The packages whose physics some demonstrations were recorded in, where their file tells: ours, or robomimic's."""
-    if "versions" in attributes:
-        return dict(attributes["versions"])
-    env_args = attributes.get("env_args", {})
-    robosuite = env_args.get("type") == ROBOSUITE_TYPE and isinstance(env_args.get("env_version"), str)
-    return {"robosuite": env_args["env_version"]} if robosuite else {}
+    versions = attributes.get("versions")
+    if versions is None:
+        env_args = attributes.get("env_args")
+        if isinstance(env_args, dict) and env_args.get("type") == ROBOSUITE_TYPE:
+            versions = {"robosuite": env_args.get("env_version")}
+    told = versions.items() if isinstance(versions, dict) else ()
+    return {package: version for package, version in told if isinstance(version, str) and version}
+
+
+def misfits(attributes: dict[str, Any]) -> dict[str, str]:
+    """Of attributes as a file tells them, those that are not what their name says: {name: "task is 3, wanted text"}."""
+    found = {}
+    for name, kind in KINDS.items():
+        value = attributes.get(name)
+        if value is not None and not isinstance(value, kind):
+            found[name] = f"{name} is {repr(value)[:TOLD]}, wanted {WORDS[kind]}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,12 @@ class Demonstrations:
         """`steps` steps of episode `index` from its step `start` on: observations [steps, Do], actions [steps, Da].
 
         The window may begin before the episode and end after it: its first and its last step are repeated there.
-        Raises InputError for an episode that is not there.
+        It is random access for what trains outside of this package, the same for every format; `ontick train` takes
+        the same windows, all at once. With 2 observations and a horizon of 16, the first window of episode 0 is
+
+            seen, acted = read_demonstrations("reach.zarr").window(0, -1, 16)
+
+        and the network is shown `seen[:2]`. Raises InputError for an episode that is not there.
         """
         if not 0 <= index < len(self) or steps < 1:
             raise InputError(f"got {steps} steps of episode {index}, wanted 1 or more of episode 0 to {len(self) - 1}")

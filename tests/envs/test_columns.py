@@ -43,6 +43,16 @@ def test_numbers_that_are_not_there_are_refused(column):
         side_by_side((column,), (np.zeros((3, 4)),), "file")
 
 
+@pytest.mark.parametrize("rows", [np.float64(3), np.array("far"), np.array(["a", "b"]), np.zeros(2, "c8")])
+def test_what_is_no_rows_of_numbers_is_refused(rows):
+    with pytest.raises(InputError, match=r"file, whose a is .*, wanted numbers \[t, n\]: name other keys"):
+        side_by_side(("a",), (np.asarray(rows),), "file")
+
+
+def test_no_steps_are_no_rows():
+    assert side_by_side(("a",), (np.zeros((0, 4)),), "file").shape == (0, 4)
+
+
 def test_pictures_and_unequal_lengths_are_refused():
     with pytest.raises(InputError, match=r"uint8 \[3, 8, 8, 3\]"):
         side_by_side(("img",), (np.zeros((3, 8, 8, 3), np.uint8),), "file")

@@ -52,17 +52,27 @@ def test_a_window_beyond_an_episode_repeats_its_edges_and_sees_no_other_episode(
     np.testing.assert_array_equal(acted, demonstrations.actions[picks])
 
 
-def test_windows_are_those_that_training_sees():
-    demonstrations = random_demonstrations(lengths=(30, 12))
+@pytest.mark.parametrize("from_newest, lookback, span, past", [(False, 0, 8, 3), (True, 0, 9, 7), (True, 2, 11, 7)])
+def test_windows_are_those_that_training_sees(opened, from_newest, lookback, span, past):
+    """Short episodes too: of 7, 1 and 4 steps."""
     config = TransformerConfig(action_dim=2, observation_dim=3, horizon=8, n_obs_steps=2, n_action_steps=4)
-    frames = iter(window_frames(demonstrations.episode_ends, config))
-    for index, length in enumerate(demonstrations.lengths):
-        for start in range(1 - config.n_obs_steps, length - config.horizon + config.n_action_steps):
-            seen, acted = demonstrations.window(index, start, config.horizon)
-            picks = next(frames)
-            np.testing.assert_array_equal(seen, demonstrations.observations[picks])
-            np.testing.assert_array_equal(acted, demonstrations.actions[picks])
-    assert next(frames, None) is None
+    for demonstrations in (opened[1], random_demonstrations(lengths=(30, 12))):
+        frames = iter(window_frames(demonstrations.episode_ends, config, from_newest, lookback))
+        for index, length in enumerate(demonstrations.lengths):
+            before = config.n_obs_steps - 1 + lookback
+            for start in range(-before, max(length - span + past + 1, 1 - before)):
+                seen, acted = demonstrations.window(index, start, span)
+                picks = next(frames)
+                np.testing.assert_array_equal(seen, demonstrations.observations[picks])
+                np.testing.assert_array_equal(acted, demonstrations.actions[picks])
+        assert next(frames, None) is None
+
+
+def test_the_example_of_a_window_is_what_a_network_is_shown(opened):
+    read = opened[1]
+    seen, acted = read.window(0, -1, 16)
+    np.testing.assert_array_equal(seen[:2], read.observations[[0, 0]])
+    np.testing.assert_array_equal(acted[:9], read.actions[[0, 0, 1, 2, 3, 4, 5, 6, 6]])
 
 
 @pytest.mark.parametrize("index, steps", [(3, 4), (-1, 4), (0, 0)])
@@ -87,6 +97,23 @@ def test_the_report_tells_what_looks_odd():
     assert episodes == "3 episodes of some/task, 12 steps (1 to 7 in one)"
     assert observations.startswith("observations: 3 numbers, from") and observations.endswith("never change: 1-2")
     assert actions.endswith("beyond [-1, 1]: 0") and "to 1.5" in actions
+
+
+def test_long_lists_in_the_report_are_cut_short():
+    rng, ends = np.random.default_rng(0), np.array([20])
+    seen = np.where(np.arange(12292) % 2, rng.normal(size=(20, 12292)), 0.12345)
+    acted = np.where(np.arange(600) % 3, -12345.6, rng.uniform(-9, 9, (20, 600)))
+    lines = report(Demonstrations(seen.astype(np.float32), acted.astype(np.float32), ends, {"task": "long " * 99}))
+    assert max(map(len, lines)) <= 200
+    assert lines[1].endswith("never change: 0, 2, 4, 6, 8, 10, 12, 14, 16 and 6,137 more")
+    assert lines[2].endswith("beyond [-1, 1]: 0-599") and "never change: 1-2, 4-5," in lines[2]
+
+
+def test_a_list_that_fits_is_told_whole():
+    demonstrations = random_demonstrations(task=None)
+    demonstrations.observations[:] = 1.0
+    episodes, observations, _ = report(demonstrations)
+    assert episodes.startswith("3 episodes of an unnamed task") and observations.endswith("never change: 0-2")
 
 
 def test_a_nan_is_told_with_its_episode_and_step():

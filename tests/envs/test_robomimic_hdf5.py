@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
-from ontick.envs.demonstrations import Demonstrations
+from ontick.envs.demonstrations import Demonstrations, recorded_versions
 from ontick.envs.robomimic_hdf5 import is_absolute, read_robomimic
 from ontick.envs.rotations import widen_actions
 from ontick.errors import InputError
@@ -75,6 +75,45 @@ def test_no_task_is_named_where_the_numbers_do_not_fit(tmp_path):
 def test_no_task_is_named_for_a_simulator_in_which_the_same_keys_hold_other_numbers(tmp_path):
     published(tmp_path / "new.hdf5", {**DELTA, "env_version": "1.5.1"})
     assert "task" not in read_demonstrations(tmp_path / "new.hdf5").attributes
+
+
+BODY_PARTS = {"type": "BASIC", "body_parts": {"right": {"input_type": "delta"}}}
+
+
+@pytest.mark.parametrize("version", [{}, {"env_version": None}, {"env_version": ""}], ids=["none", "null", "empty"])
+@pytest.mark.parametrize(
+    "controllers, task",
+    [
+        ({"type": "OSC_POSE", "control_delta": True}, "robosuite/Lift"),
+        ({"type": "OSC_POSE", "control_delta": False}, "robosuite/Lift-abs"),
+        ([{"type": "OSC_POSE", "control_delta": True}], "robosuite/Lift"),
+        (BODY_PARTS, None),
+        ({**BODY_PARTS, "control_delta": True}, None),
+        ({"type": "OSC_POSE"}, None),
+        (None, None),
+        ("OSC_POSE", None),
+    ],
+)
+def test_without_a_version_the_form_of_the_controllers_tells_the_simulator(controllers, task, version, tmp_path):
+    env_args = {"env_name": "Lift", "type": 1, "env_kwargs": {"controller_configs": controllers}, **version}
+    published(tmp_path / "low_dim.hdf5", env_args)
+    attributes = read_demonstrations(tmp_path / "low_dim.hdf5").attributes
+    assert attributes.get("task") == task and recorded_versions(attributes) == {}
+
+
+def test_a_version_counts_for_more_than_the_form_of_the_controllers(tmp_path):
+    for version, task in (("1.5.1", None), ("1.4", "robosuite/Lift"), ("1.40", None)):
+        published(tmp_path / "low_dim.hdf5", {**DELTA, "env_version": version})
+        attributes = read_demonstrations(tmp_path / "low_dim.hdf5").attributes
+        assert attributes.get("task") == task and recorded_versions(attributes) == {"robosuite": version}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"versions": "1.4"}, {"versions": {"robosuite": 1}}, {"env_args": "text"}, {"env_args": None}, {"versions": None}],
+)
+def test_versions_that_are_no_versions_are_not_told(told):
+    assert recorded_versions(told) == {}
 
 
 def test_two_arms_stand_one_after_the_other(tmp_path):
