@@ -11,8 +11,9 @@ from .errors import InputError
 LONGEST_NAME = 220  # bytes; what is added to a name while it is written must fit into 255
 
 
-def check_place(path: str | Path) -> Path:
-    """Make the folders above `path`, so that it can be written when the work is done. Raises InputError."""
+def check_place(path: str | Path, make: bool = True) -> Path:
+    """Make the folders above `path`, so that it can be written when the work is done; without `make`, only see that
+    they can be. Raises InputError."""
     path = Path(path)
     if path.name in ("", ".."):
         raise InputError(f"got {str(path)!r} as a place to write, wanted the name of a file or folder")
@@ -21,11 +22,15 @@ def check_place(path: str | Path) -> Path:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is no ordinary file; choose another place")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        above = next(folder for folder in path.parents if folder.exists())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {path.parent} is no folder ({error.strerror})") from None
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: no right to write in {path.parent}")
+    if not above.is_dir():
+        raise InputError(f"{path} cannot be written: {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{path} cannot be written: no right to write in {above}")
     return path
 
 

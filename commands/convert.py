@@ -1,11 +1,10 @@
 """Turn a checkpoint of another library into one of ours, without running anything that it holds.
 
-A Diffusion Policy checkpoint (.ckpt), a folder of LeRobot's `diffusion` policy (pretrained_model) or a robomimic BC
-checkpoint (.pth), low-dimensional observations. What is not served is told in one line, and nothing is written then.
+A Diffusion Policy checkpoint (.ckpt), a folder of LeRobot's `diffusion` policy (pretrained_model), with cameras or
+without, or a robomimic BC checkpoint (.pth). What is not served is told in one line, and nothing is written then.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints import listed, read_json, shown
 from ..envs import Task, find_task
 from ..errors import InputError
 from ..files import check_place
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..policy import Checkpoint
 
 KINDS = ("stanford", "lerobot", "robomimic")
+ENDINGS = {"stanford": ".ckpt", "robomimic": ".pth"}
 LIMITS = 1.0  # where grippers end in normalised actions whose normaliser covers -1 to 1
 
 
@@ -33,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    target = check_place(options.target)
+    source = _there(Path(options.source))
+    target = check_place(options.target, make=False)
     if target.exists():
         raise InputError(f"{target} is already there; choose another place or remove it")
     task = find_task(options.task) if options.task else None
-    about, told = _convert(Path(options.source), options.kind, task, target)
+    about, told = _convert(source, options.kind, task, target)
     for line in [*told, f"checkpoint: {target}", f"next: {_next(about, task, target)}"]:
         print(line)
 
@@ -62,19 +64,26 @@ def _ours(source: Path) -> bool:
     """A folder that says so, or that is none of LeRobot's, which is refused as ours are."""
     if not source.is_dir():
         return False
-    nested = source / "pretrained_model"
-    config = (nested if nested.is_dir() else source) / "config.json"
     try:
-        return "format" in json.loads(config.read_text())
-    except (OSError, ValueError):
+        return "format" in read_json(_policy_folder(source) / "config.json")
+    except InputError:
         return True
+
+
+def _policy_folder(source: Path) -> Path:
+    nested = source / "pretrained_model"
+    return nested if nested.is_dir() else source
+
+
+def _there(source: Path) -> Path:
+    if not source.exists():
+        raise InputError(f"got no file or folder {source}, wanted a checkpoint")
+    return source
 
 
 def _convert(source: Path, kind: str | None, task: Task | None, target: Path) -> tuple[dict[str, Any], list[str]]:
     """Write the target -> what it says of itself, and lines to print."""
-    if not source.exists():
-        raise InputError(f"got no file or folder {source}, wanted a checkpoint")
-    convert = _convert_folder if source.is_dir() else _convert_file
+    convert = _convert_folder if _there(source).is_dir() else _convert_file
     return convert(source, kind, task, target)
 
 
@@ -83,13 +92,16 @@ def _convert_folder(
 ) -> tuple[dict[str, Any], list[str]]:
     from ..policy.foreign import from_lerobot
 
-    nested = source / "pretrained_model"
-    source = nested if nested.is_dir() else source
-    if kind not in (None, "lerobot") or not (source / "config.json").is_file():
+    if kind not in (None, "lerobot"):
+        raise InputError(f"{source} is a folder, which {kind} does not write: wanted a {ENDINGS[kind]} file")
+    source = _policy_folder(source)
+    if not (source / "config.json").is_file():
         raise InputError(
-            f"{source} is no checkpoint of {kind or 'LeRobot'}: wanted LeRobot's folder pretrained_model, with "
-            "config.json in it, or a .ckpt or .pth file"
+            f"{source} is no checkpoint of LeRobot: wanted its folder pretrained_model, with config.json in it, or a "
+            ".ckpt or .pth file"
         )
+    if "format" in (config := read_json(source / "config.json")):
+        raise InputError(f"{source} is one of ours already (format {shown(config['format'])}): use it as it is")
     return _save_diffusion(from_lerobot(source), task, target)
 
 
@@ -116,7 +128,7 @@ def _kind_of(contents: Any, source: Path) -> str:
         return "stanford"
     if {"model", "config", "algo_name"} <= names:
         return "robomimic"
-    held = ", ".join(sorted(map(str, names))[:8]) or type(contents).__name__
+    held = listed(sorted(names, key=shown)) or type(contents).__name__
     raise InputError(
         f"{source} is neither of Diffusion Policy (cfg, state_dicts) nor of robomimic (model, config, algo_name): it "
         f"holds {held}"

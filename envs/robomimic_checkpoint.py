@@ -5,14 +5,15 @@ of each observation; `env_metadata`; and, where the policy was trained with them
 puts the observations of a policy side by side in the order of `shape_metadata`; a row of ours is that.
 """
 
-import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints import listed, parsed_json, shown, strange_told
 from ..errors import InputError
 from .robomimic_bc import BCPolicy
 from .robomimic_bc_rnn import BCRNNPolicy
@@ -22,6 +23,7 @@ VARIANTS = ("gaussian", "gmm", "vae", "rnn", "transformer")  # switches of a BC 
 GMM_SETTINGS = ("num_modes", "min_std", "std_activation", "low_noise_eval")
 NETWORK = "policy."  # of the weights' names
 ROBOSUITE = 1  # robomimic's EnvType
+DEEPEST = 40  # lists in lists
 
 
 def from_robomimic(contents: Any, weights: Mapping[str, Tensor], what: str) -> RobomimicPolicy:
@@ -29,11 +31,8 @@ def from_robomimic(contents: Any, weights: Mapping[str, Tensor], what: str) -> R
 
     The weights are loaded strictly. Raises InputError naming what is not served: other algorithms, cameras, goals.
     """
-    try:
+    with strange_told(what):
         return _converted(contents, weights, what)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        raise InputError(f"{what}: its config cannot be understood ({reason})") from error
 
 
 def _converted(contents: Any, weights: Mapping[str, Tensor], what: str) -> RobomimicPolicy:
@@ -42,8 +41,7 @@ def _converted(contents: Any, weights: Mapping[str, Tensor], what: str) -> Robom
     kind = _kind(algo, what)
     observations = _observations(config, _mapping(contents, "shape_metadata", what), what)
     action_dim = _whole(contents["shape_metadata"].get("ac_dim"), "ac_dim", what)
-    mean, std = _statistics(contents.get("obs_normalization_stats"), observations, what)
-    _refuse_scaled_actions(contents.get("action_normalization_stats"), what)
+    _refuse_scaled_actions(contents.get("action_normalization_stats"), action_dim, what)
     about = {
         "task": None,
         "action_dim": action_dim,
@@ -62,18 +60,19 @@ def _converted(contents: Any, weights: Mapping[str, Tensor], what: str) -> Robom
     policy: type[RobomimicPolicy] = BCPolicy if kind == "BC" else BCRNNPolicy
     if kind == "BC" and not about["layers"]:
         raise InputError(f"{what}: a BC policy without layers (actor_layer_dims) is none that robomimic makes")
-    return policy(_loaded(policy, len(mean), about, weights, what), mean, std, about)
+    network = _loaded(policy, sum(observations.values()), about, weights, what)
+    mean, std = _statistics(contents.get("obs_normalization_stats"), observations, what)
+    return policy(network, mean, std, about)
 
 
 def _config(contents: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(contents, Mapping) or not {"model", "config", "algo_name", "shape_metadata"} <= set(contents):
         raise InputError(f"{what} has no model, config, algo_name and shape_metadata, wanted a robomimic checkpoint")
     if contents["algo_name"] != "bc":
-        raise InputError(f"{what}: its algorithm is {contents['algo_name']!r}, served is 'bc' (BC, BC-RNN, BC-RNN-GMM)")
-    try:
-        config = json.loads(contents["config"])
-    except (TypeError, ValueError):
-        config = None
+        raise InputError(
+            f"{what}: its algorithm is {shown(contents['algo_name'])}, served is 'bc' (BC, BC-RNN, BC-RNN-GMM)"
+        )
+    config = parsed_json(contents["config"], f"{what}: its config") if isinstance(contents["config"], str) else None
     if not isinstance(config, Mapping):
         raise InputError(f"{what}: its config is no JSON mapping")
     return config
@@ -98,14 +97,14 @@ def _observations(config: Mapping[str, Any], shapes: Mapping[str, Any], what: st
     known = _mapping(shapes, "all_shapes", what)
     cameras = [key for modality, keys in named.items() if modality != "low_dim" for key in keys if key in known]
     if cameras:
-        raise InputError(f"{what}: the policy has cameras: {', '.join(cameras)}; image policies are not converted yet")
+        raise InputError(f"{what}: the policy has cameras: {listed(cameras)}; image policies are not converted yet")
     if wanted & set(known):
-        raise InputError(f"{what}: the policy is told goals ({', '.join(sorted(wanted & set(known)))}), not served")
+        raise InputError(f"{what}: the policy is told goals ({listed(sorted(wanted & set(known)))}), not served")
     encoder = observation.get("encoder", {}).get("low_dim") or {}
     if encoder.get("core_class") is not None:
-        raise InputError(f"{what}: low_dim observations go through {encoder['core_class']}, which is not served")
+        raise InputError(f"{what}: low_dim observations go through {shown(encoder['core_class'])}, which is not served")
     if (config.get("train") or {}).get("frame_stack", 1) not in (1, None):
-        raise InputError(f"{what}: train.frame_stack is {config['train']['frame_stack']}, served is 1")
+        raise InputError(f"{what}: train.frame_stack is {shown(config['train']['frame_stack'])}, served is 1")
     own = [key for key in known if key in named.get("low_dim", ())]
     if not own:
         raise InputError(f"{what}: the policy has no low_dim observations with a shape")
@@ -122,7 +121,7 @@ def _statistics(found: Any, observations: Mapping[str, int], what: str) -> tuple
         try:
             one = found[key]
             told = [one[old] if old in one else one[new] for old, new in (("mean", "offset"), ("std", "scale"))]
-            pair = [np.asarray(part, np.float32).reshape(-1) for part in told]
+            pair = [_row(part, width) for part in told]
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{what}: obs_normalization_stats has no mean and std of {key}") from None
         if any(len(part) != width for part in pair) or not np.isfinite(pair).all() or not (pair[1] > 0).all():
@@ -132,21 +131,37 @@ def _statistics(found: Any, observations: Mapping[str, int], what: str) -> tuple
     return mean, std
 
 
-def _refuse_scaled_actions(found: Any, what: str) -> None:
+def _row(found: Any, most: int) -> np.ndarray:
+    """The numbers of an array or of lists in lists, side by side, float32. Raises ValueError for more than `most`."""
+    if isinstance(found, np.ndarray):
+        return found.astype(np.float32).reshape(-1)
+    row, left, steps = [], [found], 0
+    while left:
+        value, steps = left.pop(), steps + 1
+        if steps + len(left) > 2 * most + DEEPEST:
+            raise ValueError(f"more than {most} numbers")
+        if isinstance(value, list | tuple):
+            left.extend(reversed(value[: 2 * most + DEEPEST]))
+        else:
+            row.append(value)
+    return np.asarray(row, np.float32).reshape(-1)
+
+
+def _refuse_scaled_actions(found: Any, action_dim: int, what: str) -> None:
     """robomimic 0.4 can scale actions; ours are as the network gives them."""
     for key, pair in (found or {}).items():
-        if (np.asarray(pair.get("scale", 1)) != 1).any() or (np.asarray(pair.get("offset", 0)) != 0).any():
-            raise InputError(f"{what}: action_normalization_stats scales {key}, which is not served")
+        if (_row(pair.get("scale", 1), action_dim) != 1).any() or (_row(pair.get("offset", 0), action_dim) != 0).any():
+            raise InputError(f"{what}: action_normalization_stats scales {listed([key])}, which is not served")
 
 
 def _recurrent(algo: Mapping[str, Any], what: str) -> dict[str, Any]:
     rnn, gmm = algo["rnn"], algo.get("gmm") or {}
     if rnn.get("rnn_type", "LSTM") != "LSTM" or rnn.get("open_loop", False):
-        told = f"rnn_type {rnn.get('rnn_type')}, open_loop {rnn.get('open_loop')}"
+        told = f"rnn_type {shown(rnn.get('rnn_type'))}, open_loop {shown(rnn.get('open_loop'))}"
         raise InputError(f"{what}: its network has {told}; served are LSTM and open_loop False")
     strange = {name: value for name, value in (rnn.get("kwargs") or {}).items() if value}
     if strange:
-        raise InputError(f"{what}: its LSTM has {', '.join(strange)}, which is not served")
+        raise InputError(f"{what}: its LSTM has {listed(strange)}, which is not served")
     kept = {name: _whole(rnn.get(name), f"rnn.{name}", what) for name in ("horizon", "hidden_dim", "num_layers")}
     mixture = {name: gmm[name] for name in GMM_SETTINGS if name in gmm} if gmm.get("enabled") else None
     return {"rnn": kept, "gmm": mixture}
@@ -175,14 +190,19 @@ def _loaded(
 
 
 def _check_sizes(width: int, about: dict[str, Any], weights: Mapping[str, Tensor], what: str) -> None:
-    """Refuse widths that no weight has, before memory is taken for them."""
-    sizes = {size for value in weights.values() for size in value.shape}
+    """Refuse widths that no weight has, and layers larger than all weights, before memory is taken for them."""
+    sizes = {size for value in weights.values() for size in value.shape if value.numel()}
     rnn = about.get("rnn") or {"hidden_dim": 1, "num_layers": 0}
     modes = _whole((about.get("gmm") or {}).get("num_modes", 1), "gmm.num_modes", what)
-    wanted = {width, *about["layers"], modes * about["action_dim"], *([rnn["hidden_dim"]] if "rnn" in about else [])}
-    if not wanted <= sizes or rnn["num_layers"] > len(weights):
-        missing = sorted(wanted - sizes) or [rnn["num_layers"]]
+    if rnn["num_layers"] > len(weights):
+        raise InputError(f"{what} does not fit the network its config tells: {rnn['num_layers']} layers are not there")
+    remembered = [rnn["hidden_dim"]] * (1 + rnn["num_layers"]) if "rnn" in about else []
+    chain = [width, *remembered, *about["layers"], modes * about["action_dim"]]
+    missing = sorted(set(chain) - sizes)
+    if missing:
         raise InputError(f"{what} does not fit the network its config tells: no weight is {missing[0]} wide")
+    if sum(a * b for a, b in pairwise(chain)) > sum(value.numel() for value in weights.values()):
+        raise InputError(f"{what} does not fit the network its config tells: its weights are fewer")
 
 
 def _mapping(found: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
@@ -194,11 +214,11 @@ def _mapping(found: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any
 
 def _whole(value: Any, name: str, what: str) -> int:
     if type(value) is not int or value < 1:
-        raise InputError(f"{what}: {name} is {value!r}, wanted a whole number from 1")
+        raise InputError(f"{what}: {name} is {shown(value)}, wanted a whole number from 1")
     return value
 
 
 def _widths(found: Any, what: str) -> list[int]:
     if not isinstance(found, list):
-        raise InputError(f"{what}: actor_layer_dims is {found!r}, wanted a list of widths")
+        raise InputError(f"{what}: actor_layer_dims is {shown(found)}, wanted a list of widths")
     return [_whole(n, "a layer of actor_layer_dims", what) for n in found]

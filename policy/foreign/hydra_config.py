@@ -18,6 +18,8 @@ from .unpickling import Inert
 MOST_NODES = 100_000  # of a configuration; nodes that share parts could tell of more than there are
 DEEPEST = 40  # of nodes, and of interpolations that lead to interpolations
 LONGEST = 400  # letters of an expression
+LARGEST = 10**18  # of whole numbers in one
+ENDLESS = f"the configuration has more than {MOST_NODES} values, or is nested without end"
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 EXPRESSION = re.compile(r"\$\{eval:\s*(.*)\}", re.DOTALL)
@@ -46,6 +48,7 @@ class Settings:
         """found: a DictConfig as `Inert`, or a plain mapping. Raises InputError where it is neither."""
         self._left = MOST_NODES
         self._tree = self._plain(found, 0)
+        self._left = MOST_NODES  # of what interpolations lead to, all askings together
         if not isinstance(self._tree, Mapping):
             raise InputError(f"the configuration is a {type(self._tree).__name__}, wanted a mapping")
 
@@ -58,12 +61,17 @@ class Settings:
             return default
         return default if value is None else value
 
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise InputError(ENDLESS)
+
     # -- OmegaConf's nodes ----------------------------------------------------------------------------------------
 
     def _plain(self, node: Any, depth: int) -> Any:
-        self._left -= 1
-        if depth > DEEPEST or self._left < 0:
-            raise InputError(f"the configuration has more than {MOST_NODES} values, or is nested without end")
+        self._count()
+        if depth > DEEPEST:
+            raise InputError(ENDLESS)
         if isinstance(node, Inert):
             state = node.state
             if not isinstance(state, Mapping) or not ({"_content", "_val"} & set(state)):
@@ -87,6 +95,7 @@ class Settings:
         return self._deep(value, depth)
 
     def _deep(self, value: Any, depth: int) -> Any:
+        self._count()
         value = self._resolved(value, depth)
         if isinstance(value, list):
             return [self._deep(item, depth + 1) for item in value]
@@ -103,20 +112,30 @@ class Settings:
     def _resolved(self, value: Any, depth: int) -> Any:
         if not isinstance(value, str) or "${" not in value:
             return value
+        self._count()
         if depth > DEEPEST or len(value) > LONGEST:
             raise _Unresolved
         if reference := REFERENCE.fullmatch(value):
             return self._at(reference[1], depth + 1)
         if expression := EXPRESSION.fullmatch(value):
-            text = REFERENCE.sub(lambda found: repr(self._at(found[1], depth + 1)), expression[1])
+            text = REFERENCE.sub(lambda found: _written(self._at(found[1], depth + 1)), expression[1])
             return _evaluated(text.strip().strip("'\""))
         raise _Unresolved
 
 
+def _written(value: Any) -> str:
+    """A number as it stands in an expression; what is none as `...`, which has no value there."""
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST):
+        return repr(value)
+    return "..."
+
+
 def _evaluated(text: str) -> Any:
     """The value of an expression of numbers, True, False, None, + - * //, comparisons and conditions."""
+    if len(text) > LONGEST:
+        raise _Unresolved
     try:
-        return _value(ast.parse(text[:LONGEST], mode="eval").body)
+        return _value(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
         raise _Unresolved from None
 

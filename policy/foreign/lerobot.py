@@ -15,14 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ...checkpoints import listed, read_json, shown, strange_told
 from ...errors import InputError
 from ..checkpoint import Checkpoint
 from ..config import UNetConfig
 from ..unet import ConditionalUnet1D
 from .lerobot_cameras import ENCODER, camera_settings, camera_weights
-from .lerobot_normaliser import LEGACY, lerobot_normaliser, read_json, read_safetensors, treatments
+from .lerobot_normaliser import LEGACY, lerobot_normaliser, read_safetensors, treatments
 from .sampler import sampler_settings
-from .weights import built, final_groups, published_names, strange_told, unet_shape
+from .weights import built, final_groups, published_names, unet_shape
 
 UNET = "diffusion.unet."
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
@@ -54,7 +55,7 @@ def from_lerobot(folder: str | Path) -> Checkpoint:
 def _from_lerobot(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     if config.get("type", "diffusion") != "diffusion":
-        raise InputError(f"{folder} is a {config['type']!r} policy of LeRobot, served is 'diffusion'")
+        raise InputError(f"{folder} is a {shown(config['type'])} policy of LeRobot, served is 'diffusion'")
     features, images = _features(config, f"{folder}/config.json")
     found = {
         name.replace(COMPILED, ""): value for name, value in read_safetensors(folder / "model.safetensors").items()
@@ -84,10 +85,15 @@ def _from_lerobot(folder: Path) -> Checkpoint:
         "statistics": where,
         "observations": {name: features[name] for name in observed},
         "noise_scheduler_type": config.get("noise_scheduler_type"),
-        "num_inference_steps": config.get("num_inference_steps"),
-        "versions": {name: config[name] for name in ("lerobot_version",) if name in config},
+        "num_inference_steps": _told(config, "num_inference_steps", int),
+        "versions": {name: config[name] for name in ("lerobot_version",) if _told(config, name, str)},
     }
     return Checkpoint(network, normaliser, {"task": None, "discrete_dims": [], "source": source})
+
+
+def _told(config: Mapping[str, Any], name: str, kind: type) -> Any:
+    """What is told only, where it is of that type."""
+    return config.get(name) if type(config.get(name)) is kind else None
 
 
 def _features(config: Mapping[str, Any], what: str) -> tuple[dict[str, int], dict[str, list[int]]]:
@@ -97,7 +103,7 @@ def _features(config: Mapping[str, Any], what: str) -> tuple[dict[str, int], dic
     known = {name: shape for name, (kind, shape) in {**inputs, **outputs}.items() if KINDS.get(name) == kind}
     strange = [name for name, (kind, _) in inputs.items() if kind in ("STATE", "ENV") and name not in known]
     if strange:
-        raise InputError(f"{what}: the policy has the input {strange[0]!r}, served are {STATE} and {ENVIRONMENT}")
+        raise InputError(f"{what}: the policy has the input {shown(strange[0])}, served are {STATE} and {ENVIRONMENT}")
     missing = [name for name in (STATE, ACTION) if name not in known]
     if missing:
         raise InputError(f"{what}: the policy has no {' and no '.join(missing)}")
@@ -114,7 +120,7 @@ def _shapes(config: Mapping[str, Any], part: str, what: str) -> dict[str, tuple[
         kind = told.get("type") if isinstance(told, Mapping) else "VISUAL" if "image" in name else KINDS.get(name, "")
         shape = told.get("shape") if isinstance(told, Mapping) else told
         if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
-            raise InputError(f"{what}: the shape of {name} is {shape!r}, wanted a list of whole numbers")
+            raise InputError(f"{what}: the shape of {listed([name])} is {shown(shape)}, wanted a list of whole numbers")
         shapes[name] = (kind, shape)
     return shapes
 
@@ -124,7 +130,9 @@ def _network_weights(folder: Path, found: Mapping[str, Tensor]) -> tuple[dict[st
     weights = {name: value for name, value in found.items() if not name.startswith(LEGACY)}
     strange = [name for name in weights if not name.startswith((UNET, ENCODER))]
     if strange:
-        raise InputError(f"{folder}/model.safetensors has {strange[0]!r}, which is no weight of a diffusion policy")
+        raise InputError(
+            f"{folder}/model.safetensors has {shown(strange[0])}, which is no weight of a diffusion policy"
+        )
     unet = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
     return published_names(unet), {name: value for name, value in weights.items() if name.startswith(ENCODER)}
 
@@ -157,15 +165,15 @@ def _config(
     shape = unet_shape(weights, f"{folder}/model.safetensors")
     for name, kind in NEEDED.items():
         if type(config.get(name)) is not kind:
-            raise InputError(f"{what}: {name} is {config.get(name)!r}, wanted {kind.__name__}")
+            raise InputError(f"{what}: {name} is {shown(config.get(name))}, wanted {kind.__name__}")
     if config.get("noise_scheduler_type", "DDPM") not in ("DDPM", "DDIM"):
         raise InputError(
-            f"{what}: noise_scheduler_type is {config['noise_scheduler_type']!r}, served are DDPM and DDIM"
+            f"{what}: noise_scheduler_type is {shown(config['noise_scheduler_type'])}, served are DDPM and DDIM"
         )
     told = {"down_dims": list(shape["down_dims"]), **{name: shape[ours] for name, ours in OURS.items()}}
     for name, ours in told.items():
         if name in config and config[name] != ours:
-            raise InputError(f"{what}: {name} is {config[name]!r}, the weights are of {ours!r}")
+            raise InputError(f"{what}: {name} is {shown(config[name])}, the weights are of {ours!r}")
     settings = UNetConfig(
         **{name: shape[name] for name in SHAPES},
         **sampler_settings({name: value for name, value in config.items() if value is not None}, what),

@@ -9,7 +9,6 @@ Today's checkpoints keep them in two pipelines: `policy_preprocessor.json` norma
 (`normalize_inputs.buffer_observation_state.min`) and the modes in config.json.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...checkpoints import read_json, shown
 from ...errors import InputError
 from ..normaliser import Normaliser
 
@@ -122,7 +122,7 @@ class _Step:
         if self.only is not None and feature != "action" and feature not in self.only:
             mode = "IDENTITY"
         if mode not in MODES:
-            raise InputError(f"{self.what}: {feature} is treated by {mode!r}, served are {', '.join(MODES)}")
+            raise InputError(f"{self.what}: {feature} is treated by {shown(mode)}, served are {', '.join(MODES)}")
         found = {name.rpartition(".")[::2]: value for name, value in self.statistics.items()}
         own = {stat: value for (name, stat), value in found.items() if name == feature}
         if mode != "IDENTITY" and not own:
@@ -139,18 +139,18 @@ def _step(folder: Path, pipeline: str, wanted: str) -> _Step:
     names = [step.get("registry_name") or step.get("class") for step in steps]
     strange = [name for name in names if name not in (*PLAIN_STEPS, wanted)]
     if strange:
-        raise InputError(f"{path} has a step {strange[0]!r}, served are {', '.join((*PLAIN_STEPS, wanted))}")
+        raise InputError(f"{path} has a step {shown(strange[0])}, served are {', '.join((*PLAIN_STEPS, wanted))}")
     found = [step for step, name in zip(steps, names, strict=True) if name == wanted]
     if len(found) != 1:
         raise InputError(f"{path} has {len(found)} steps {wanted}, wanted one")
     config, file = found[0].get("config") or {}, found[0].get("state_file")
     if file is not None and (not isinstance(file, str) or Path(file).name != file):
-        raise InputError(f"{path} names the file {file!r}, wanted one beside it")
+        raise InputError(f"{path} names the file {shown(file)}, wanted one beside it")
     eps = config.get("eps", EPS)
     if not all(isinstance(config.get(name, {}), Mapping) for name in ("features", "norm_map")):
         raise InputError(f"{path}: features and norm_map of {wanted} are no mappings")
     if not isinstance(eps, int | float):
-        raise InputError(f"{path}: eps of {wanted} is {eps!r}, wanted a number")
+        raise InputError(f"{path}: eps of {wanted} is {shown(eps)}, wanted a number")
     return _Step(
         what=str(path),
         features=config.get("features", {}),
@@ -167,7 +167,9 @@ def _legacy(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tenso
     own = {name.removeprefix(buffer): value for name, value in weights.items() if name.startswith(buffer)}
     mode = legacy_mode(config, feature)
     if mode not in ("IDENTITY", "MEAN_STD", "MIN_MAX"):
-        raise InputError(f"{folder}/config.json: {feature} is treated by {mode!r}, served are MIN_MAX and MEAN_STD")
+        raise InputError(
+            f"{folder}/config.json: {feature} is treated by {shown(mode)}, served are MIN_MAX and MEAN_STD"
+        )
     return Treatment(mode, own)
 
 
@@ -181,17 +183,6 @@ def legacy_mode(config: Mapping[str, Any], feature: str) -> str:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping, or InputError."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:120]}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}, wanted a mapping")
-    return found
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

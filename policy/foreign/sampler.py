@@ -7,6 +7,7 @@ The names are those of diffusers' schedulers, which Diffusion Policy and LeRobot
 from collections.abc import Mapping
 from typing import Any
 
+from ...checkpoints import shown
 from ...errors import InputError
 
 SCHEDULES = ("squaredcos_cap_v2", "linear", "scaled_linear")
@@ -22,16 +23,16 @@ def sampler_settings(found: Mapping[str, Any], what: str) -> dict[str, Any]:
     schedule, prediction = found.get("beta_schedule", "linear"), found.get("prediction_type", "epsilon")
     levels, clip = found.get("num_train_timesteps", 1000), found.get("clip_sample_range", 1.0)
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
-        raise InputError(f"{what}: beta_schedule is {schedule!r}, served are {', '.join(SCHEDULES)}")
+        raise InputError(f"{what}: beta_schedule is {shown(schedule)}, served are {', '.join(SCHEDULES)}")
     if not isinstance(prediction, str) or prediction not in PREDICTIONS:
-        raise InputError(f"{what}: prediction_type is {prediction!r}, served are {', '.join(PREDICTIONS)}")
+        raise InputError(f"{what}: prediction_type is {shown(prediction)}, served are {', '.join(PREDICTIONS)}")
     if type(levels) is not int or not 1 <= levels <= MOST_LEVELS:
-        raise InputError(f"{what}: num_train_timesteps is {levels!r}, wanted a whole number, 1 to {MOST_LEVELS}")
+        raise InputError(f"{what}: num_train_timesteps is {shown(levels)}, wanted a whole number, 1 to {MOST_LEVELS}")
     if not isinstance(clip, int | float) or not clip > 0:
-        raise InputError(f"{what}: clip_sample_range is {clip!r}, wanted a number above 0")
+        raise InputError(f"{what}: clip_sample_range is {shown(clip)}, wanted a number above 0")
     for name, ours in BETAS.items() if schedule != "squaredcos_cap_v2" else ():
         if found.get(name, ours) != ours:
-            raise InputError(f"{what}: {name} is {found[name]}, served is {ours} for beta_schedule {schedule}")
+            raise InputError(f"{what}: {name} is {shown(found[name])}, served is {ours} for beta_schedule {schedule}")
     for name in UNSERVED:
         if found.get(name):
             raise InputError(f"{what}: its noise scheduler uses {name}, which is not served")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checkpoints import listed, shown, strange_told
 from ...errors import InputError
 from ..checkpoint import Checkpoint
 from ..config import TransformerConfig, UNetConfig
@@ -23,7 +24,7 @@ from ..unet import ConditionalUnet1D
 from .hydra_config import Settings
 from .sampler import sampler_settings
 from .torch_file import tensors
-from .weights import built, final_groups, strange_told, unet_shape
+from .weights import built, final_groups, unet_shape
 
 NETWORK, STATISTICS = "model.", "normalizer.params_dict."
 # What a policy must say of itself to be served, in the configuration's words.
@@ -98,17 +99,22 @@ def _told(settings: Settings, kind: type, *paths: str) -> Any:
 def _policy(settings: Settings, what: str) -> str:
     """The policy's class, where it is served."""
     target = settings.get("policy._target_")
-    policy = str(target).rpartition(".")[2]
+    policy = _last(target)
     cameras = _cameras(settings)
     if cameras:
-        raise InputError(f"{what}: {policy} has cameras: {', '.join(cameras)}; image policies are not converted yet")
+        raise InputError(f"{what}: {policy} has cameras: {listed(cameras)}; image policies are not converted yet")
     if policy not in DEMANDS:
-        raise InputError(f"{what}: its policy is {target!r}, served are {', '.join(DEMANDS)}")
+        raise InputError(f"{what}: its policy is {shown(target)}, served are {', '.join(DEMANDS)}")
     for path, wanted in DEMANDS[policy].items():
         got = settings.get(path, UNSAID.get(path, False))
         if got is not wanted:
-            raise InputError(f"{what}: {path.removeprefix('policy.')} is {got}, served is {wanted}")
+            raise InputError(f"{what}: {path.removeprefix('policy.')} is {shown(got)}, served is {wanted}")
     return policy
+
+
+def _last(target: Any) -> str:
+    """The class's own name."""
+    return target.rpartition(".")[2] if isinstance(target, str) else type(target).__name__
 
 
 def _cameras(settings: Settings) -> list[str]:
@@ -137,7 +143,7 @@ def _refuse_cameras(state: Mapping[str, Tensor], settings: Settings, what: str) 
     if any(name.startswith("obs_encoder.") for name in strange):
         raise InputError(f"{what} has an obs_encoder: image policies are not converted yet")
     if strange:
-        raise InputError(f"{what}: the policy has weights {strange[0]!r}, which are not served")
+        raise InputError(f"{what}: the policy has weights {shown(strange[0])}, which are not served")
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -199,16 +205,17 @@ def _sampler(found: _Found) -> dict[str, Any]:
     told = found.settings.get("policy.noise_scheduler") or {}
     if not isinstance(told, Mapping):
         raise InputError(f"{found.what}: policy.noise_scheduler is no mapping")
-    kind = str(told.get("_target_")).rpartition(".")[2]
+    kind = _last(told.get("_target_"))
     if kind not in ("DDPMScheduler", "DDIMScheduler"):
-        raise InputError(f"{found.what}: its noise scheduler is {kind}, served are DDPMScheduler and DDIMScheduler")
+        got = shown(told.get("_target_"))
+        raise InputError(f"{found.what}: its noise scheduler is {got}, served are DDPMScheduler and DDIMScheduler")
     return sampler_settings({name: value for name, value in told.items() if value is not None}, found.what)
 
 
 def _number(found: _Found, path: str) -> int:
     value = found.settings.get(path)
     if type(value) is not int or value < 1:
-        raise InputError(f"{found.what}: {path} is {value!r} in its configuration, wanted a whole number from 1")
+        raise InputError(f"{found.what}: {path} is {shown(value)} in its configuration, wanted a whole number from 1")
     return value
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checkpoints import shown
 from ...errors import InputError
 from . import numpy_values
 from .rebuilt import Damaged
@@ -35,6 +36,8 @@ DTYPES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+MOST_DIMENSIONS = 16
+MOST_SHARED = 3  # times the file that its tensors may be together; few share their numbers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,12 +51,23 @@ class Stored:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self) -> Tensor:
         """The numbers, in memory of their own."""
-        if math.prod(self.shape) == 0:
-            return torch.empty(self.shape, dtype=self.dtype)
-        flat = torch.frombuffer(bytearray(self.archive.record(self.name)), dtype=self.dtype)
-        return flat.as_strided(self.shape, self.stride, self.offset).clone()
+        return self.of(bytearray(self.archive.record(self.name)) if self.bytes else bytearray())
+
+    def of(self, record: bytearray) -> Tensor:
+        """The same out of its record, which is read already."""
+        try:
+            if not self.bytes:
+                return torch.empty(self.shape, dtype=self.dtype)
+            flat = torch.frombuffer(record, dtype=self.dtype)
+            return flat.as_strided(self.shape, self.stride, self.offset).clone()
+        except RuntimeError:
+            raise InputError(f"{self.archive.path}: no tensor has the shape {shown(self.shape)}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +83,16 @@ class _Archive:
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self.path, self.file = path, file
         self.sizes: dict[str, int] = {}
+        self.size = path.stat().st_size
         for record in file.infolist():
             whole = record.compress_type == zipfile.ZIP_STORED and record.file_size == record.compress_size
-            if not whole or record.filename in self.sizes or record.file_size > path.stat().st_size:
-                raise InputError(f"{path}: record {record.filename!r} is compressed, doubled or cut off; save it again")
+            if not whole or record.filename in self.sizes or record.file_size > self.size:
+                raise InputError(
+                    f"{path}: record {shown(record.filename)} is compressed, doubled or cut off; save it again"
+                )
             self.sizes[record.filename] = record.file_size
+        if sum(self.sizes.values()) > self.size:
+            raise InputError(f"{path}: its records lie over each other; save it again")
         pickles = [name for name in self.sizes if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise InputError(f"{path} is a zip without one data.pkl; wanted a file of torch.save")
@@ -85,7 +104,9 @@ class _Archive:
         try:
             return self.file.read(name)
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            raise InputError(f"{self.path}: record {name!r} cannot be read ({error}); copy the file again") from None
+            raise InputError(
+                f"{self.path}: record {shown(name)} cannot be read ({error}); copy the file again"
+            ) from None
 
     # -- what the pickle asks for ---------------------------------------------------------------------------------
 
@@ -109,6 +130,8 @@ class _Archive:
         for numbers in (shape, stride, (offset,)):
             if type(numbers) is not tuple or not all(type(n) is int and n >= 0 for n in numbers):
                 raise Damaged("a tensor's shape, strides or offset are no whole numbers from 0")
+        if max(len(shape), len(stride)) > MOST_DIMENSIONS:
+            raise Damaged(f"a tensor has {len(shape)} dimensions")
         if len(shape) != len(stride):
             raise Damaged("a tensor's shape and strides differ in length")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -152,8 +175,27 @@ def tensors(found: Any, what: str) -> dict[str, Tensor]:
         raise InputError(f"{what} is no state_dict: wanted tensors by name")
     strange = [name for name, value in found.items() if not isinstance(value, Stored)]
     if strange:
-        raise InputError(f"{what} holds {strange[0]!r}, which is no tensor")
-    return {name: value.read() for name, value in found.items()}
+        raise InputError(f"{what} holds {shown(strange[0])}, which is no tensor")
+    return _read(found, what)
+
+
+def _read(found: Mapping[str, Stored], what: str) -> dict[str, Tensor]:
+    """Each record once, whatever lies in it. Raises InputError for far more numbers than the file holds."""
+    wanted = sum(value.bytes for value in found.values())
+    size = max((value.archive.size for value in found.values()), default=0)
+    if wanted > MOST_SHARED * size:
+        raise InputError(
+            f"{what} has {wanted} bytes of numbers in a file of {size}: its tensors share them, which is not served; "
+            "save a clone of each"
+        )
+    records: dict[tuple[_Archive, str], list[str]] = {}
+    for name, value in found.items():
+        records.setdefault((value.archive, value.name), []).append(name)
+    read = {}
+    for (archive, record), names in records.items():
+        held = bytearray(archive.record(record))
+        read.update((name, found[name].of(held)) for name in names)
+    return {name: read[name] for name in found}
 
 
 def _parameter(data: Any, *_: Any) -> Stored:

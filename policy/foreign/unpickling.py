@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...checkpoints import shown
 from ...errors import InputError
 from .rebuilt import REBUILD, Build, Damaged, Rebuild, checked_keys
 
@@ -254,8 +255,8 @@ class _Machine:
         text = f"{RENAMED.get(module, module)}.{attribute}"
         if not (text in self.rebuild or text in self.types or _is_inert(text)):
             raise InputError(
-                f"{self.what} names {text!r} in its pickle, which no checkpoint of a policy needs: nothing of it was "
-                "run, and it is not read"
+                f"{self.what} names {shown(text)} in its pickle, which no checkpoint of a policy needs: nothing of it "
+                "was run, and it is not read"
             )
         return Name(text)
 
@@ -280,11 +281,11 @@ class _Machine:
 
     def _made(self, made: Any, arguments: tuple) -> Inert:
         if not isinstance(made, Name):
-            what = f"what {made.name!r} returned" if isinstance(made, Inert) else f"a {type(made).__name__}"
+            what = f"what {shown(made.name)} returned" if isinstance(made, Inert) else f"a {type(made).__name__}"
             raise InputError(f"{self.what} calls {what} in its pickle: nothing of it was run, and it is not read")
         if not _is_inert(made.text):
             raise InputError(
-                f"{self.what} calls {made.text!r} in its pickle: nothing of it was run, and it is not read"
+                f"{self.what} calls {shown(made.text)} in its pickle: nothing of it was run, and it is not read"
             )
         return Inert(made.text, tuple(arguments))
 
@@ -296,7 +297,9 @@ class _Machine:
             self.build[type(target)](target, state)
         elif type(target) is not OrderedDict:  # torch hangs a version number on the state_dict's
             what = target.text if isinstance(target, Name) else type(target).__name__
-            raise InputError(f"{self.what} changes {what!r} in its pickle: nothing of it was run, and it is not read")
+            raise InputError(
+                f"{self.what} changes {shown(what)} in its pickle: nothing of it was run, and it is not read"
+            )
 
     def _op_binpersid(self, _: None) -> None:
         if self.persistent is None:

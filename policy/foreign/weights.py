@@ -7,13 +7,13 @@ LeRobot's U-Net is Diffusion Policy's under other names:
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...checkpoints import listed, shown
 from ...errors import InputError
 
 FINAL_GROUPS = 8  # of the last block's group norm in both libraries, whatever n_groups says
@@ -57,7 +57,7 @@ def final_groups(groups: Any, what: str) -> int:
     """n_groups, refused where the network would have two numbers of groups."""
     if groups != FINAL_GROUPS:
         raise InputError(
-            f"{what}: n_groups is {groups!r}, served is {FINAL_GROUPS}, which its last block has in any case"
+            f"{what}: n_groups is {shown(groups)}, served is {FINAL_GROUPS}, which its last block has in any case"
         )
     return FINAL_GROUPS
 
@@ -70,10 +70,8 @@ def built(make: Callable[[Any], Any], config: Any, weights: Mapping[str, Tensor]
     for name in sorted({*wanted, *weights}):
         got = tuple(weights[name].shape) if name in weights else None
         if got != wanted.get(name):
-            raise InputError(
-                f"{what} does not fit the network its configuration tells: {name} is {got or 'missing'}, wanted "
-                f"{wanted.get(name, 'none')}"
-            )
+            told = f"{listed([name])} is {shown(got) if got else 'missing'}, wanted {wanted.get(name, 'none')}"
+            raise InputError(f"{what} does not fit the network its configuration tells: {told}")
     network = make(config)
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)
@@ -83,13 +81,3 @@ def built(make: Callable[[Any], Any], config: Any, weights: Mapping[str, Tensor]
     if not all(torch.isfinite(value).all() for value in network.parameters()):
         raise InputError(f"{what} holds weights that are not finite")
     return network.eval().requires_grad_(False)
-
-
-@contextmanager
-def strange_told(what: str) -> Iterator[None]:
-    """A configuration whose values are of unforeseen types is refused too."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        raise InputError(f"{what}: its configuration cannot be understood ({reason})") from error

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ontick.commands import main
+from ontick.commands.convert import in_place
 from ontick.commands.families import parse_candidate, policy_maker
 from ontick.envs import find_task
 from ontick.policy import Normaliser, TransformerConfig, TransformerForDiffusion, load_checkpoint
@@ -183,7 +184,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, capsys):
     assert "config.json" in refused(capsys, tmp_path / "folder", target)
     write_lerobot(tmp_path / "lerobot")
     assert "folder" in refused(capsys, tmp_path / "lerobot/model.safetensors", target)
-    assert "robomimic" in refused(capsys, tmp_path / "lerobot", target, "--kind", "robomimic")
+    assert "wanted a .pth file" in refused(capsys, tmp_path / "lerobot", target, "--kind", "robomimic")
+    assert "wanted a .ckpt file" in refused(capsys, tmp_path / "lerobot", target, "--kind", "stanford")
     path = write_stanford(tmp_path / "it.ckpt")
     assert "robomimic checkpoint" in refused(capsys, path, target, "--kind", "robomimic")
     assert "LeRobot" in refused(capsys, path, target, "--kind", "lerobot")
@@ -211,3 +213,49 @@ def test_a_robomimic_policy_that_sees_in_another_order_than_the_task_is_refused(
     contents = {"config": json.dumps(config), "algo_name": "bc", "shape_metadata": shapes}
     torch.save({**contents, "model": algorithm.serialize()}, tmp_path / "it.pth")
     assert "observes object" in refused(capsys, tmp_path / "it.pth", tmp_path / "target", "--task", task.id)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "text.ckpt", "folder", "it.ckpt"])
+def test_a_refusal_leaves_no_folder_behind(source, tmp_path, capsys):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    (tmp_path / "folder").mkdir()
+    write_stanford(tmp_path / "it.ckpt")
+    before = sorted(tmp_path.rglob("*"))
+    refused(capsys, tmp_path / source, tmp_path / "new" / "a" / "b", "--task", "ontick/Avoid-v0")
+    refused(capsys, tmp_path / source, tmp_path / "text.ckpt" / "a" / "b")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["convert", str(tmp_path / "it.ckpt"), str(tmp_path / "new" / "a" / "b")]) == 0
+
+
+def test_the_source_is_looked_at_before_the_target(tmp_path, capsys):
+    assert "no file or folder" in refused(capsys, tmp_path / "nowhere", tmp_path)
+
+
+def test_one_of_ours_is_said_to_be_one(tmp_path, capsys):
+    assert main(["convert", str(write_robomimic(tmp_path / "it.pth")), str(tmp_path / "ours")]) == 0
+    assert "one of ours already" in refused(capsys, tmp_path / "ours", tmp_path / "again")
+    with in_place(str(tmp_path / "ours"), []) as folder:
+        assert folder == str(tmp_path / "ours")
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "5", "{"])
+def test_a_config_that_cannot_be_read_is_refused_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "it").mkdir()
+    (tmp_path / "it" / "config.json").write_text(text)
+    assert "config.json" in refused(capsys, tmp_path / "it", tmp_path / "target")
+    with in_place(str(tmp_path / "it"), []) as folder:
+        assert folder == str(tmp_path / "it"), "refused as ours are"
+
+
+def test_other_verbs_hint_at_converting(tmp_path, capsys):
+    source = write_lerobot(tmp_path / "it")
+    assert main(["bundle", str(source), "--plan", "ddim-10", "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "`ontick convert` it first" in told and told.count("\n") == 1
+
+
+def test_the_help_tells_of_cameras(capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    told = capsys.readouterr().out
+    assert "with cameras" in told and "low-dimensional" not in told

@@ -80,3 +80,31 @@ def test_what_is_no_configuration_is_refused():
     for cfg in ([1], "text", Inert("omegaconf.dictconfig.DictConfig")):
         with pytest.raises(InputError, match="wanted a mapping"):
             Settings(cfg)
+
+
+def chain(made, last=1):
+    """{x0: made(x1), x1: made(x2), ...}"""
+    return {f"x{i}": made(f"${{x{i + 1}}}") for i in range(19)} | {"x19": last}
+
+
+FANS = {
+    "lists": chain(lambda next: [next] * 10),
+    "mappings": chain(lambda next: {str(i): next for i in range(10)}),
+    "expressions": chain(lambda next: "${eval:" + "+".join([next] * 50) + "}"),
+    "itself": {"x0": {"a": "${x0}", "b": "${x0}", "c": "${x0}"}},
+}
+
+
+@pytest.mark.parametrize("tree", FANS.values(), ids=FANS)
+def test_interpolations_that_fan_out_without_end_are_refused(tree):
+    settings = Settings(tree)
+    with pytest.raises(InputError, match="without end"):
+        settings.get("x0")
+
+
+def test_an_expression_that_grows_too_long_has_no_value_but_what_is_no_number_may_stand_beside():
+    tree = {"big": 10**15, "name": "x" * 10**6, "flag": True, "huge": 10**5000}
+    tree |= {"sum": "${eval:" + "+".join(["${big}"] * 30) + "}", "chosen": "${eval: ${big} if ${flag} else ${name}}"}
+    settings = Settings({**tree, "other": "${eval: ${big} if not ${flag} else ${name}}", "digits": "${eval:${huge}+1}"})
+    assert settings.get("chosen") == 10**15
+    assert [settings.get(name, "default") for name in ("sum", "other", "digits")] == ["default"] * 3

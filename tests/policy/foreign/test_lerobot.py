@@ -183,6 +183,17 @@ def test_one_encoder_of_all_cameras_is_each_ones(unet, lerobot_folder, tmp_path)
     assert torch.equal(forward(from_lerobot(folder.write(tmp_path / "it")).network), forward(network))
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_a_policy_that_is_kept_in_half_precision_is_taken(unet, lerobot_folder, tmp_path, precision):
+    sees = {**SEES, "image_size": 100, "camera_crop": 97, "camera_shift": 1}
+    network = unet(observation_dim=2 + 3 * 100 * 100, cameras=(TOP,), **sees)
+    folder = lerobot_folder(network)
+    folder.weights = {name: value.to(precision) for name, value in folder.weights.items()}
+    ours = from_lerobot(folder.write(tmp_path / "it"))
+    network.load_state_dict({name: value.to(precision).float() for name, value in network.state_dict().items()})
+    assert torch.equal(forward(ours.network), forward(network))
+
+
 CAMERAS_REFUSED = {
     "another backbone": (change(vision_backbone="resnet34"), "resnet34"),
     "batch norm": (change(use_group_norm=False), "use_group_norm"),
@@ -193,8 +204,17 @@ CAMERAS_REFUSED = {
     "no encoder": (lambda f: [f.weights.pop(n) for n in list(f.weights) if "rgb_encoder" in n], "weights lack"),
     "a weight too few": (lambda f: f.weights.pop("diffusion.rgb_encoder.out.bias"), "out.bias"),
     "a weight too many": (in_weights("diffusion.rgb_encoder.critic.weight", torch.ones(1)), "critic"),
+    "a grid of one dimension": (in_weights("diffusion.rgb_encoder.pool.pos_grid", torch.zeros(4)), "another grid"),
+    "a grid of whole numbers": (
+        in_weights("diffusion.rgb_encoder.pool.pos_grid", torch.zeros(4, 2, dtype=torch.int64)), "another grid",
+    ),
+    "a weight without a shape": (in_weights("diffusion.rgb_encoder.backbone.0.weight", torch.tensor(1.0)), "its shape"),
+    "images larger than any": (feature(TOP, "VISUAL", [3, 50_000, 50_000]), "50000 x 50000"),
+    "more cameras than any": (
+        lambda f: [feature(f"{SIDE}.{i}", "VISUAL", [3, 40, 40])(f) for i in range(16)], "17 images",
+    ),
     "another grid": (in_weights("diffusion.rgb_encoder.pool.pos_grid", torch.zeros(4, 2)), "another grid"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CAMERAS_REFUSED)
@@ -301,3 +321,23 @@ def test_damaged_files_are_refused(unet, lerobot_folder, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="JSON"):
         from_lerobot(folder)
+
+
+@pytest.mark.parametrize("name", ["type", "horizon", "noise_scheduler_type", "down_dims", "n_groups", "input_features"])
+def test_a_refusal_is_one_short_line_whatever_is_in_the_file(name, unet, lerobot_folder, tmp_path):
+    folder = lerobot_folder(unet())
+    long = ["x" * 100] * 5000
+    folder.config[name] = {STATE: {"type": "STATE", "shape": long}} if name == "input_features" else long
+    with pytest.raises(InputError, match="it") as caught:
+        from_lerobot(folder.write(tmp_path / "it"))
+    assert len(str(caught.value)) < 800
+
+
+def test_what_is_only_told_is_kept_where_it_is_what_it_should_be(unet, lerobot_folder, tmp_path):
+    folder = lerobot_folder(unet())
+    folder.config |= {"num_inference_steps": 10, "lerobot_version": "0.4.4"}
+    source = from_lerobot(folder.write(tmp_path / "a")).about["source"]
+    assert source["num_inference_steps"] == 10 and source["versions"] == {"lerobot_version": "0.4.4"}
+    folder.config |= {"num_inference_steps": [[]] * 9, "lerobot_version": {"a": 1}}
+    source = from_lerobot(folder.write(tmp_path / "b")).about["source"]
+    assert source["num_inference_steps"] is None and source["versions"] == {}

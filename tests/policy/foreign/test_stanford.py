@@ -184,3 +184,26 @@ def test_another_dictionary_is_refused():
     for contents in ({"model": {}}, [1], None):
         with pytest.raises(InputError, match="Diffusion Policy"):
             from_stanford(contents, "it")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        ("policy._target_", ["x" * 100] * 5000, "its policy is"),
+        ("policy._target_", "x" * 500_000, "its policy is"),
+        ("policy.noise_scheduler._target_", ["x" * 100] * 5000, "noise scheduler"),
+        ("policy.noise_scheduler.beta_schedule", ["x" * 100] * 5000, "beta_schedule"),
+        ("policy.model.n_head", ["x" * 100] * 5000, "n_head"),
+        ("policy.model.p_drop_attn", ["x" * 100] * 5000, "p_drop_attn"),
+        ("policy.obs_as_cond", ["x" * 100] * 5000, "obs_as_cond"),
+        ("shape_meta", {"obs": {f"camera {i}": {"type": "rgb"} for i in range(5000)}}, "camera 0"),
+    ],
+)
+def test_a_refusal_is_one_short_line_whatever_is_in_the_file(
+    path, value, complaint, random_checkpoint, stanford_file, tmp_path
+):
+    file = stanford_file(random_checkpoint())
+    change(path, value)(file)
+    with pytest.raises(InputError, match=complaint) as caught:
+        converted(file.write(tmp_path / "latest.ckpt"))
+    assert len(str(caught.value)) < 800

@@ -116,6 +116,8 @@ def test_what_the_lies_are_about_is_read_when_it_is_true(tmp_path, torch_zip, ca
         ((Storage(6, kind=torch.DoubleStorage), 0, (6,), (1,), *REST), "24 bytes"),
         ((Storage(key="1"), 0, (6,), (1,), *REST), "None bytes"),
         ((Storage(key="../../etc/passwd"), 0, (6,), (1,), *REST), "None bytes"),
+        ((Storage(), 0, (1,) * 20, (1,) * 20, *REST), "20 dimensions"),
+        ((Storage(), 0, (0, 2**62, 4), (1, 1, 1), *REST), "no tensor has the shape"),
         (("no storage", 0, (6,), (1,), *REST), "without a storage"),
         ((Storage(),), "missing"),
     ],
@@ -174,3 +176,50 @@ def test_a_whole_network_saved_with_its_code_is_refused_by_name(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(InputError, match=r"torch\.nn\.modules\.linear\.Linear"):
         loaded(tmp_path / "module.pt")
+
+
+def test_views_of_one_buffer_are_read_and_it_is_read_once(tmp_path, monkeypatch):
+    """As weights of a recurrent network are that cuDNN has laid side by side."""
+    buffer = torch.arange(400.0)
+    views = {str(i): buffer[50 * i : 50 * i + 50].view(5, 10) for i in range(8)}
+    torch.save(views, tmp_path / "it.pt")
+    with open_torch_file(tmp_path / "it.pt") as contents:
+        archive, read = contents["0"].archive, []
+        monkeypatch.setattr(archive, "record", lambda name, record=archive.record: read.append(name) or record(name))
+        found = tensors(contents, "it")
+    same(found, views)
+    assert len(read) == 1
+    found["0"][:] = -1
+    assert torch.equal(found["1"], views["1"]), "each has memory of its own"
+
+
+def test_many_names_of_the_same_numbers_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    base = torch.arange(10_000.0)
+    torch.save({"twice": base, "again": base}, tmp_path / "twice.pt")
+    torch.save({str(i): base for i in range(150)}, tmp_path / "it.pt")
+    with open_torch_file(tmp_path / "twice.pt") as contents:
+        assert torch.equal(tensors(contents, "it")["again"], base)
+    monkeypatch.setattr(Stored, "of", None)
+    with open_torch_file(tmp_path / "it.pt") as contents, pytest.raises(InputError, match="6000000 bytes"):
+        tensors(contents, "it")
+
+
+def test_records_that_lie_over_each_other_are_refused(tmp_path):
+    import copy
+
+    with zipfile.ZipFile(tmp_path / "it.pt", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(None, 2))
+        file.writestr("archive/data/0", bytes(10_000))
+        again = copy.copy(file.infolist()[-1])
+        again.filename = "archive/data/1"
+        file.filelist.append(again)
+    with pytest.raises(InputError, match="over each other"):
+        loaded(tmp_path / "it.pt")
+
+
+def test_a_name_of_any_length_is_told_in_a_short_line(tmp_path, torch_zip):
+    for pickled in (b"cos\n" + b"x" * 500_000 + b"\n.", b"comegaconf\n" + b"x" * 500_000 + b"\n(tRb."):
+        path = torch_zip(tmp_path / "it.pt", pickled)
+        with pytest.raises(InputError) as caught:
+            loaded(path)
+        assert len(str(caught.value)) < 1000
