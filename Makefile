@@ -7,13 +7,15 @@
 # make results-budgets    docs/budgets.md and docs/picard.md
 # make results-video      docs/video.md
 # make results-drive      docs/drive.md
+# make results-robosuite, results-pixels, results-push-t  their task cards
 # make docs      the pages as HTML, runs/docs/index.html
 # make lint      ruff and pyright
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup robosuite demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive docs lint clean
+.PHONY: setup robosuite demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive \
+	results-robosuite results-pixels results-push-t docs lint clean
 
 setup: .venv/ready
 
@@ -133,6 +135,47 @@ results-video: setup
 	$(BIN)/python benchmarks/video_peer.py --out $(RESULTS)/video-peer-cpu.json
 	$(BIN)/ontick stream --out runs/long.mp4 --frames 10000 --json $(RESULTS)/video-stream-cpu.json
 FLOW_PLANS = full,rolling,fifo:view=all:steps=8,fifo:view=all:steps=16,fifo:view=partitions:steps=16,fifo:view=lookahead:steps=8,fifo:view=lookahead:steps=16
+
+# The tables of docs/tasks/robosuite.md, avoid-pixels.md and push-t.md: demonstrations, training and 200 episodes a row.
+# Half a day on two cores.
+PLAY = $(BIN)/ontick evaluate --episodes 200 --tasks
+TRAIN = $(BIN)/ontick train --threads 1
+results-robosuite: robosuite
+	$(BIN)/ontick demos robosuite/Lift --episodes 200 --styled --out runs/lift.hdf5
+	$(BIN)/ontick demos robosuite/PickPlaceCan --episodes 200 --styled --out runs/can.hdf5
+	for task in lift can; do \
+		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc --out runs/$$task-bc && \
+		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc-rnn --out runs/$$task-rnn && \
+		$(TRAIN) --data runs/$$task.hdf5 --preset lift --out runs/$$task-t && \
+		$(TRAIN) --data runs/$$task.hdf5 --algorithm unet --preset unet-small --set steps=2000 --set batch=64 \
+			--out runs/$$task-u && \
+		$(BIN)/ontick calibrate runs/$$task-t --plan bac-10 --data runs/$$task.hdf5 && \
+		$(BIN)/ontick calibrate runs/$$task-t --plan global-10 --data runs/$$task.hdf5 --samples 8 || exit 1; \
+	done
+	for row in lift:robosuite/Lift can:robosuite/PickPlaceCan; do \
+		task=$${row%%:*} id=$${row#*:}; \
+		$(PLAY) $$id --plans robomimic-bc --checkpoint runs/$$task-bc --json $(RESULTS)/$$task-bc-cpu.json && \
+		$(PLAY) $$id --plans robomimic-bc-rnn --checkpoint runs/$$task-rnn --json $(RESULTS)/$$task-bc-rnn-cpu.json && \
+		$(PLAY) $$id --plans ddim-10 --checkpoint runs/$$task-u --json $(RESULTS)/$$task-unet-cpu.json && \
+		$(PLAY) $$id --plans exact,ddim-10,bac-10,global-10,rti-3 --checkpoint runs/$$task-t \
+			--json $(RESULTS)/$$task-transformer-cpu.json || exit 1; \
+	done
+
+results-pixels: setup
+	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 150 --out runs/avoid-pixels.zarr
+	$(TRAIN) --data runs/avoid-pixels.zarr --preset avoid-pixels --out runs/avoid-pixels
+	for plan in bac-10 global-10; do \
+		$(BIN)/ontick calibrate runs/avoid-pixels --plan $$plan --data runs/avoid-pixels.zarr --samples 8 || exit 1; \
+	done
+	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-pixels --plans ddpm-100,exact,bac-10,global-10,ddim-10 \
+		--json $(RESULTS)/avoid-pixels-cpu.json
+
+results-push-t: setup
+	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 200 --out runs/pusht.zarr
+	$(TRAIN) --data runs/pusht.zarr --preset push-t --out runs/push-t
+	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddpm-100,ddim-10,ddim-2,rti-3 \
+		--json $(RESULTS)/push-t-cpu.json
+	$(BIN)/python benchmarks/experts_played.py ontick/PushT-v0 --episodes 100 --json $(RESULTS)/push-t-expert-cpu.json
 
 # The controller in real time, an hour and more: run nothing beside it.
 results-drive: setup
