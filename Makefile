@@ -64,7 +64,7 @@ TASK_ROWS = $(BIN)/ontick evaluate --plans $(PLANS) --episodes 200 --workers 2
 results-tasks: setup
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --json benchmarks/results/task-avoid-cpu.json
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --disturb push --json benchmarks/results/task-avoid-push-cpu.json
-	$(TASK_ROWS) --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
+	$(TASK_ROWS) --plans $(SAMPLERS),robomimic-bc --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS),robomimic-bc --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
 

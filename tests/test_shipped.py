@@ -24,11 +24,13 @@ from ontick.video import load_video_checkpoint, write_clips
 AVOID = "ontick/Avoid-v0"
 PICK_PLACE, PEG_INSERT = "metaworld/pick-place-v3", "metaworld/peg-insert-side-v3"
 DRAWER_OPEN = "metaworld/drawer-open-v3"
+LIFT = "robosuite/Lift"
 PRESETS = {
     AVOID: "avoid",
     PICK_PLACE: "cpu-small",
     PEG_INSERT: "peg-insert-side",
     DRAWER_OPEN: "drawer-open",
+    LIFT: "lift-small",
 }
 
 
@@ -43,8 +45,8 @@ def test_weights_are_small_enough_to_ship():
 
 SHIPPED = {
     "ddpm-100": PRESETS,
-    "robomimic-bc": (AVOID, PICK_PLACE, PEG_INSERT),
-    "robomimic-bc-rnn": (AVOID, PICK_PLACE),
+    "robomimic-bc": (AVOID, PICK_PLACE, PEG_INSERT, LIFT),
+    "robomimic-bc-rnn": (AVOID,),
     "anchored-2": (AVOID, PICK_PLACE),
     "diagonal-1": (AVOID, PICK_PLACE),
     "draft-3": (AVOID, PICK_PLACE, PEG_INSERT),
