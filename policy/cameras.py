@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from .config import CameraConfig
 
 GROUP = 16  # channels of one group of a norm
-SHRINK = 32  # pixels a side that become one place of the encoder's map
 
 
 def eyes(config: CameraConfig) -> nn.Module:
@@ -62,8 +61,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: CameraConfig) -> None:
         super().__init__()
-        self.backbone = ResNet18(config.camera_width)
-        side = -(-config.looked_at // SHRINK)
+        self.backbone = ResNet18(config.camera_width, config.camera_fine)
+        side = -(-config.looked_at // config.pixels_a_place)
         self.pool = SpatialSoftmax(self.backbone.channels, config.keypoints, side)
         self.out = nn.Linear(2 * config.keypoints, 2 * config.keypoints)
 
@@ -93,15 +92,15 @@ class SpatialSoftmax(nn.Module):
 class ResNet18(nn.Module):
     """Of any base width w, without the pool and the classifier; parameters have the names of torchvision's `resnet18`.
 
-    [n, 3, S, S] -> [n, 8 w, S / 32, S / 32], sides rounded up
+    [n, 3, S, S] -> [n, 8 w, S / 32, S / 32], sides rounded up; `fine`, without the max pool, S / 16
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, fine: bool = False) -> None:
         super().__init__()
         w = width
         self.channels = 8 * w
         self.conv1, self.bn1 = nn.Conv2d(3, w, 7, 2, 3, bias=False), _norm(w)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if fine else nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2 = _layer(w, w, 1), _layer(w, 2 * w, 2)
         self.layer3, self.layer4 = _layer(2 * w, 4 * w, 2), _layer(4 * w, 8 * w, 2)
         for module in self.modules():

@@ -50,6 +50,7 @@ class CameraConfig(ChunkConfig):
     camera_width  channels of the encoder's first stage; 64 is ResNet-18's
     keypoints     that an image is told by, each as x and y
     camera_shift  pixels by which training moves images, at most
+    camera_fine   without the encoder's max pool, for small images: its map has 1/16 of their side in the place of 1/32
     camera_crop   side of the middle of an image, which alone is looked at; 0: all of it
     """
 
@@ -59,6 +60,7 @@ class CameraConfig(ChunkConfig):
     keypoints: int = 32
     camera_shift: int = 0
     camera_crop: int = 0
+    camera_fine: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,8 +70,9 @@ class CameraConfig(ChunkConfig):
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise InputError(f"cameras are {list(names)!r}, wanted names that differ")
         for name, side in (("image_size", self.image_size), ("camera_crop", self.looked_at)):
-            if side <= 32:
-                raise InputError(f"{name} is {side}, wanted above 32: 32 pixels are one place to the encoder")
+            if side <= self.pixels_a_place:
+                place = f"{self.pixels_a_place} pixels are one place to the encoder"
+                raise InputError(f"{name} is {side}, wanted above {self.pixels_a_place}: {place}")
         if self.camera_crop > self.image_size:
             raise InputError(f"camera_crop is {self.camera_crop}, wanted at most the image_size {self.image_size}")
         if self.camera_width % 16:
@@ -82,6 +85,11 @@ class CameraConfig(ChunkConfig):
         """Without cameras as if there could be none."""
         settings = super().to_dict()
         return {name: settings[name] for name in settings if self.cameras or name not in CAMERA_SETTINGS}
+
+    @property
+    def pixels_a_place(self) -> int:
+        """Side of what becomes one place of the encoder's map."""
+        return 16 if self.camera_fine else 32
 
     @property
     def looked_at(self) -> int:

@@ -123,11 +123,12 @@ def test_features_are_the_state_and_then_each_cameras_own_step_by_step(randomise
     assert got[..., 4:].std() > 0.05
 
 
+@pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("size", [33, 64, 65, 96])
-def test_the_encoders_map_fits_any_size_of_image(size):
-    config = TransformerConfig(
-        action_dim=2, observation_dim=3 * size**2, cameras=("eye",), image_size=size, camera_width=16, keypoints=K
-    )
+def test_the_encoders_map_fits_any_size_of_image(size, fine):
+    sees = {"cameras": ("eye",), "image_size": size, "camera_width": 16, "keypoints": K, "camera_fine": fine}
+    config = TransformerConfig(action_dim=2, observation_dim=3 * size**2, **sees)
+    assert len(ImageEncoder(config).pool.places) == (-(-size // (16 if fine else 32))) ** 2
     assert ImageEncoder(config)(torch.zeros(1, 3, size, size)).shape == (1, 2 * K)
 
 
