@@ -152,6 +152,8 @@ results-robosuite: robosuite
 		$(BIN)/ontick calibrate runs/$$task-t --plan bac-10 --data runs/$$task.hdf5 && \
 		$(BIN)/ontick calibrate runs/$$task-t --plan global-10 --data runs/$$task.hdf5 --samples 8 || exit 1; \
 	done
+	$(TRAIN) --data runs/lift.hdf5 --preset lift-small --out runs/lift-s
+	$(PLAY) robosuite/Lift --plans ddim-10 --checkpoint runs/lift-s --json $(RESULTS)/lift-small-cpu.json
 	for row in lift:robosuite/Lift can:robosuite/PickPlaceCan; do \
 		task=$${row%%:*} id=$${row#*:}; \
 		$(PLAY) $$id --plans robomimic-bc --checkpoint runs/$$task-bc --json $(RESULTS)/$$task-bc-cpu.json && \
@@ -162,7 +164,7 @@ results-robosuite: robosuite
 	done
 
 results-pixels: setup
-	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 150 --out runs/avoid-pixels.zarr
+	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 300 --out runs/avoid-pixels.zarr
 	$(TRAIN) --data runs/avoid-pixels.zarr --preset avoid-pixels --out runs/avoid-pixels
 	for plan in bac-10 global-10; do \
 		$(BIN)/ontick calibrate runs/avoid-pixels --plan $$plan --data runs/avoid-pixels.zarr --samples 8 || exit 1; \
