@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .rendering import Camera, import_mujoco
+from .rendering import Camera, check_options, import_mujoco
 
 mujoco: Any = import_mujoco()
 
@@ -69,10 +69,7 @@ class AvoidEnv(gymnasium.Env):
         width: int = 256,
         height: int = 256,
     ):
-        if max_steps < 1:
-            raise InputError(f"got max_steps={max_steps}, wanted at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f"got render_mode={render_mode!r}, wanted None or 'rgb_array'")
+        check_options(max_steps, render_mode)
         self.max_steps, self.stop_on_success, self.render_mode = max_steps, stop_on_success, render_mode
         self._model = mujoco.MjModel.from_xml_string(_scene())
         self._data = mujoco.MjData(self._model)

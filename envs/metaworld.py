@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .rendering import Camera, import_mujoco
+from .rendering import Camera, check_options, import_mujoco
 from .tasks import METAWORLD_NAMES, Expert
 
 import_mujoco()  # before metaworld does, so that the rendering backend is our choice
@@ -52,10 +52,7 @@ class MetaWorldEnv(gymnasium.Env):
     ):
         if name.removesuffix("-v3") not in METAWORLD_NAMES:
             raise InputError(f"got unknown Meta-World task {name!r}, wanted a name such as pick-place-v3")
-        if max_steps < 1:
-            raise InputError(f"got max_steps={max_steps}, wanted at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f"got render_mode={render_mode!r}, wanted None or 'rgb_array'")
+        check_options(max_steps, render_mode)
         self.max_steps, self.stop_on_success, self.render_mode = max_steps, stop_on_success, render_mode
         self._sim = _goal_observable(name)
         self._pristine = _snapshot(self._sim)

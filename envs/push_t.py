@@ -25,7 +25,7 @@ from .push_t_shape import (
     placed,
     unplaced,
 )
-from .rendering import Camera, import_mujoco
+from .rendering import Camera, check_options, import_mujoco
 
 mujoco: Any = import_mujoco()
 
@@ -67,10 +67,7 @@ class PushTEnv(gymnasium.Env):
         width: int = 256,
         height: int = 256,
     ):
-        if max_steps < 1:
-            raise InputError(f"got max_steps={max_steps}, wanted at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f"got render_mode={render_mode!r}, wanted None or 'rgb_array'")
+        check_options(max_steps, render_mode)
         self.max_steps, self.stop_on_success, self.render_mode = max_steps, stop_on_success, render_mode
         self._model = make_model()
         self._data = mujoco.MjData(self._model)

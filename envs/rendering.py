@@ -48,6 +48,14 @@ def find_backend() -> str | None:
     return "osmesa" if _osmesa_loads() else "disable"
 
 
+def check_options(max_steps: int, render_mode: str | None) -> None:
+    """What all environments have in common. Raises InputError."""
+    if max_steps < 1:
+        raise InputError(f"got max_steps={max_steps}, wanted at least 1")
+    if render_mode not in (None, "rgb_array"):
+        raise InputError(f"got render_mode={render_mode!r}, wanted None or 'rgb_array'")
+
+
 def render_available() -> tuple[bool, str]:
     """Whether frames can be drawn here, and why (or why not)."""
     backend = os.environ.get("MUJOCO_GL", "").lower().strip()

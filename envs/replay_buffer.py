@@ -14,6 +14,14 @@ from .demonstrations import Demonstrations, misfits
 CHUNK_BYTES = 2 * 2**20
 ACTIONS, ENDS = "data/action", "meta/episode_ends"
 LONGEST = 200  # characters of an error of zarr's
+UNOPENED = (
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # of damaged metadata, by version
 AGAIN = "download it or collect it again"
 
 
@@ -107,7 +115,7 @@ def _found(root: Any, path: Path, name: str) -> Any:
         if not isinstance(folder, zarr.Array) and name in root:
             return root[name]
         held = ", ".join(sorted(folder)) if isinstance(folder, zarr.Group) else ""
-    except Exception as error:
+    except UNOPENED as error:
         raise InputError(f"got {path}, whose {name} cannot be opened ({_short(error)}): {AGAIN}") from error
     if isinstance(folder, zarr.Array):
         raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .rendering import Camera, import_mujoco
+from .rendering import Camera, check_options, import_mujoco
 from .robosuite_wrapper import CONTROL_HZ, env_args, flat, wrapped
 from .rotations import LEARNT, STORED, matrix_to_axis_angle, matrix_to_rotation_6d, narrow_actions
 from .tasks import ROBOSUITE_KEYS, ROBOSUITE_OBJECT_DIMS
@@ -52,10 +52,7 @@ class RobosuiteEnv(gymnasium.Env):
     ):
         if name not in ROBOSUITE_OBJECT_DIMS:
             raise InputError(f"got unknown robosuite task {name!r}, wanted {' or '.join(ROBOSUITE_OBJECT_DIMS)}")
-        if max_steps < 1:
-            raise InputError(f"got max_steps={max_steps}, wanted at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f"got render_mode={render_mode!r}, wanted None or 'rgb_array'")
+        check_options(max_steps, render_mode)
         self.name, self.absolute, self.max_steps, self.stop_on_success = name, absolute, max_steps, stop_on_success
         self.render_mode, self._view = render_mode, {"name": camera, "width": width, "height": height}
         self._camera: Camera | None = None

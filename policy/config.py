@@ -38,7 +38,7 @@ class ChunkConfig:
     @property
     def shape(self) -> str:
         """How large it is, in words."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how large it is")
 
 
 @dataclass(frozen=True, kw_only=True)
