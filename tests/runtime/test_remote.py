@@ -246,7 +246,7 @@ def test_after_three_questions_without_a_word_the_connection_is_made_anew(script
 
     asks = source(scripted(handler, {"ontick": CARD}))
     for n in range(SILENT):
-        assert len(connections) == 1
+        assert len(connections) <= 1  # none yet where the server's thread has not begun
         assert asks.answer(asked(n, deadline_s=0.05)).state == LATE
     assert asks.answer(asked(9)).state == FINE and len(connections) == 2
 
