@@ -208,11 +208,16 @@ def _train_robomimic(options: argparse.Namespace, out: Path) -> None:
     from ..envs.robomimic_bc_rnn import train_bc_rnn
 
     name, steps = options.algorithm, ROBOMIMIC_STEPS[options.algorithm]
-    if options.preset or options.set or options.begin_from or options.device != "cpu":
+    if options.preset or options.begin_from or options.device != "cpu":
         raise InputError(
-            f"--algorithm {name} trains robomimic's network on the CPU; --preset, --set, --begin-from and --device are "
-            "for the others"
+            f"--algorithm {name} trains robomimic's network on the CPU; --preset, --begin-from and --device are for "
+            "the others"
         )
+    for item in options.set:
+        key, _, value = item.partition("=")
+        if key != "steps" or not value.isdecimal() or int(value) < 1:
+            raise InputError(f"--set {item}: wanted steps=N; the rest of --algorithm {name} is robomimic's")
+        steps = int(value)
     columns = None if options.obs_keys is None else parse_columns(options.obs_keys)
     demonstrations = read_demonstrations(options.data, columns, options.filter)
     print("\n".join(report(demonstrations)))

@@ -1,27 +1,29 @@
-"""What the pages say can be done can be done: commands parse, what they name is there, links lead somewhere, and the
-tutorials run.
+"""What the pages say can be done can be done: commands parse and run, what they name is there, links lead somewhere.
 
-A comment above a block of commands says what a test does in another way; it is not seen on the page:
-
-    <!-- test: replace --episodes 200 -> --episodes 2 -->     PORT on the right is a free one
-    <!-- test: keep running -->                               in the background, until the page ends
+Every command runs, of every page, in the page's order: with few episodes, steps and frames (`QUICK`), and with what
+stands for the reader's own robot, checkpoint and server (`OWN`). `make` alone is left to continuous integration, which
+runs it, and docs/convert.md, whose files are others', to tests/commands/test_convert.py.
 """
 
 import argparse
 import importlib
+import importlib.util
 import itertools
+import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import ontick
@@ -40,78 +42,83 @@ from ontick.runtime.robots.finding import make_robot
 ROOT = Path(ontick.__file__).parent.resolve()
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 SHELL = ("", "sh", "bash")
-DIRECTIVE = re.compile(r"<!-- test: (.*?) -->")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 RUNS = ("ontick", "python", "bash", "make")
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
+AVOID = "assets/diffusion-transformer/ontick-Avoid-v0"
+OWN = {
+    "CHECKPOINT": AVOID,
+    "DEMOS": "runs/demos/avoid.zarr",
+    "PLAN.yaml": "runs/plan.yaml",
+    "TASK": "ontick/Avoid-v0",
+    "arm.yaml": "sim",
+    "so101.yaml": "sim",
+    "ws://gpu:8000": "ws://127.0.0.1:PORT",
+    "ws://127.0.0.1:8000": "ws://127.0.0.1:PORT",
+}
+QUICK = {
+    "evaluate": "--episodes 2 --workers 1",
+    "demos": "--episodes 4 --workers 1",
+    "train": "--set steps=2",
+    "calibrate": "--samples 4",
+    "tune": "--plans ddim-4,ddim-2 --seconds 10 --episodes 2",
+    "bench": "--quick --n 2",
+    "clips": "--episodes 20 --frames 20",
+    "drive": "--seconds 10",
+    "serve": "--port PORT",
+    "stream": "--frames 15",
+    "benchmarks/chunk_times.py": "--answers 2",
+    "benchmarks/styled_experts.py": "--episodes 2",
+    "benchmarks/wakeups.py": "--seconds 2",
+}
+
+
 @dataclass(frozen=True)
 class Command:
-    """A line of a page: its words, and what a test of a tutorial does in another way."""
+    """A line of a page: its words."""
 
     words: tuple[str, ...]
-    directives: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return shlex.join(self.words)
 
-    @property
-    def keeps_running(self) -> bool:
-        return "keep running" in self.directives
-
     def quick(self, port: int) -> list[str]:
-        """The words with the page's replacements."""
-        text = str(self)
-        for directive in self.directives:
-            if directive.startswith("replace "):
-                old, new = directive.removeprefix("replace ").split(" -> ")
-                text = text.replace(old, new.replace("PORT", str(port)))
-        return shlex.split(text)
+        """The words that a test runs: of two equal options the last is taken."""
+        words = [OWN.get(word, word) for word in self.words] + QUICK.get(self.words[1], "").split()
+        if words[1] == "stream" and "--out" not in words:
+            words += ["--serve", "127.0.0.1:PORT"]
+        return [word.replace("PORT", str(port)) for word in words]
 
 
-@dataclass
-class Block:
-    lines: list[str] = field(default_factory=list)
-    directives: list[str] = field(default_factory=list)
-
-
-def blocks_of(text: str) -> Iterator[Block]:
-    """The blocks of a page that a shell could read: fenced without another language, or indented."""
-    block, fence = Block(), None
+def blocks_of(text: str) -> Iterator[list[str]]:
+    """The lines of each block of a page that a shell could read: fenced without another language, or indented."""
+    block, fence = list[str](), None
     for line in text.splitlines():
         if fence is None and line.startswith("```"):
             fence = line.strip("`").strip()
         elif fence is not None and line.startswith("```"):
             fence = None
         elif fence in SHELL or (fence is None and line.startswith("    ")):
-            block.lines.append(line.strip())
-        elif found := DIRECTIVE.findall(line):
-            if block.lines:
-                yield block
-                block = Block()
-            block.directives += found
+            block.append(line.strip())
         elif fence is None and line.strip():
-            if block.lines:
-                yield block
-            block = Block()
-    if block.lines:
-        yield block
+            yield block
+            block = []
+    yield block
 
 
 def commands_of(page: Path) -> list[Command]:
     """The commands of a page, in order; variables before one are left out."""
     found = []
     for block in blocks_of(page.read_text(encoding="utf-8")):
-        joined = "\n".join(block.lines).replace("\\\n", " ")
-        for line in joined.splitlines():
+        for line in "\n".join(block).replace("\\\n", " ").splitlines():
             if re.match(rf"([A-Z_]+=\S+ )*({'|'.join(RUNS)}) ", line):
                 words = shlex.split(line, comments=True)
                 while "=" in words[0]:
                     words = words[1:]
-                found.append(Command(tuple(words), tuple(block.directives)))
+                found.append(Command(tuple(words)))
     return found
 
 
@@ -283,16 +290,7 @@ def test_every_page_is_found_from_the_index():
     assert not lost, "link them from docs/index.md, or from a page that it leads to"
 
 
-@EACH_PAGE
-def test_what_a_page_tells_its_test_is_of_use(page):
-    for command in commands_of(page):
-        for directive in command.directives:
-            old = directive.removeprefix("replace ").split(" -> ")[0]
-            others = [str(other) for other in commands_of(page) if other.directives == command.directives]
-            assert directive == "keep running" or any(old in text for text in others), directive
-
-
-# -- tutorials ---------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -304,8 +302,11 @@ def free_port() -> int:
 
 @pytest.fixture
 def background():
-    """background(argv, cwd) starts a command and waits until it says where it is; at the end it gets a Ctrl-C."""
-    running = []
+    """background(argv, cwd) starts a command and waits until it says where it is; at the end it gets a Ctrl-C.
+
+    `background.running` holds what was started.
+    """
+    running: list[subprocess.Popen] = []
 
     def start(argv: list[str], cwd: Path) -> None:
         process = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, text=True)
@@ -319,6 +320,7 @@ def background():
                 return
         raise AssertionError(f"{argv} ended: {''.join(lines)}")
 
+    start.running = running  # type: ignore[attr-defined]
     yield start
     for process in running:
         process.send_signal(signal.SIGINT)
@@ -334,23 +336,67 @@ def run_quickly(argv: list[str], cwd: Path) -> None:
     assert done.returncode == 0, f"{shlex.join(argv)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+def linked(source: Path, target: Path) -> None:
+    """The folder with its files as links: what a command writes beside them is not written to the repository."""
+    shutil.copytree(source, target, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+MAKERS = {path: command for page in reversed(PAGES) for command in commands_of(page) for path in made_by(command)}
+
+
+def missing(words: list[str], cwd: Path) -> list[Command]:
+    """The commands of other pages that make what these words read, where it is not there yet."""
+    own = made_by(Command(tuple(words)))
+    read = {path for word in words for path in MAKERS if word == path or word.startswith((f"{path}/", f"{path}="))}
+    return [MAKERS[path] for path in sorted(read - own) if not (cwd / path).exists()]
+
+
+def needs(words: list[str]) -> str:
+    """What this machine lacks for a command; empty where nothing."""
+    text = shlex.join(words)
+    if "policy-gpu" in text and not torch.cuda.is_available():
+        return "a GPU"
+    if "robosuite" in text and importlib.util.find_spec("robosuite") is None:
+        return "robosuite: make robosuite"
+    if ("Pixels" in text or "clips" in text) and not render_available()[0]:
+        return render_available()[1]
+    return ""
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_the_commands_of_a_tutorial_run_in_order_and_write_what_they_say(page, tmp_path, free_port, background):
-    if not render_available()[0] and any("clips" in command.words for command in commands_of(page)):
-        pytest.skip(render_available()[1])
-    for name in ("assets", "configs"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    for command in commands_of(page):
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run_in_order_and_write_what_they_say(
+    page, tmp_path, free_port, background, monkeypatch
+):
+    monkeypatch.setenv("TOKEN", "a-token-of-the-test")
+    for name in ("assets", "benchmarks", "configs"):
+        linked(ROOT / name, tmp_path / name)
+    lacked = set[str]()
+
+    def run(command: Command) -> None:
         words = command.quick(free_port)
+        if words[0] == "make" or words[1] == "convert":
+            return
+        for earlier in missing(words, tmp_path):
+            run(earlier)
+        if lack := needs(words):
+            lacked.add(lack)
+            return
         argv = [sys.executable, *(["-m", *words] if words[0] == "ontick" else words[1:])]
-        if command.keeps_running:
+        if words[1] == "serve":
             background(argv, tmp_path)
-            continue
+            return
+        if any(word.startswith("ws://") for word in words) and not background.running:
+            background([sys.executable, "-m", "ontick", "serve", AVOID, "--port", str(free_port)], tmp_path)
         run_quickly(argv, tmp_path)
         for path in made_by(Command(tuple(words))):
             assert (tmp_path / path).exists() or Path(path).suffix in (".zarr", ".hdf5"), f"{command} made no {path}"
+
+    for command in commands_of(page):
+        run(command)
+    if lacked:
+        pytest.skip(f"the rest ran; lacking: {', '.join(sorted(lacked))}")
 
 
 @pytest.mark.slow

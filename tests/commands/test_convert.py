@@ -1,12 +1,16 @@
 """`ontick convert`: what it finds by looking, what it writes, and that it writes whole or not at all."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import ontick
 from ontick.commands import main
 from ontick.commands.convert import in_place
 from ontick.commands.families import parse_candidate, policy_maker
@@ -259,3 +263,18 @@ def test_the_help_tells_of_cameras(capsys):
         main(["convert", "--help"])
     told = capsys.readouterr().out
     assert "with cameras" in told and "low-dimensional" not in told
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    """docs/convert.md, with a task that needs no other package."""
+    monkeypatch.chdir(tmp_path)
+    write_stanford(tmp_path / "latest.ckpt")
+    write_lerobot(tmp_path / "pretrained_model")
+    write_robomimic(tmp_path / "model_epoch_50.pth")
+    page = (Path(ontick.__file__).parent / "docs" / "convert.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    ontick (convert [^#\n]*)", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        assert main(line.replace("robosuite/Lift", TASK.id).split()) == 0
+        assert (tmp_path / "runs" / "converted" / "config.json").is_file()
+        shutil.rmtree(tmp_path / "runs" / "converted")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ontick.commands import main, train
+from ontick.commands import main
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
 from ontick.envs.demonstrations import Demonstrations
@@ -61,12 +61,12 @@ def _ones():
         (["--set", "width=2", "--set", "heads=1"], "width is 2"),
         (["--seed", "99999999999999999"], "seed"),
         (["--device", "cuda"], "GPU"),
-        (["--algorithm", "bc", "--set", "steps=2"], "--algorithm bc "),
+        (["--algorithm", "bc"], "--algorithm bc "),
         (["--algorithm", "bc", "--begin-from", "x"], "--algorithm bc "),
         (["--algorithm", "anchored", "--preset", "anchored", "--set", "causal=true"], "KEY=VALUE"),
         (["--algorithm", "anchored", "--preset", "anchored", "--set", "anchors=0"], "anchors is 0"),
         (["--set", "anchors=3"], "KEY=VALUE"),
-        (["--algorithm", "bc-rnn", "--set", "steps=2"], "--algorithm bc-rnn "),
+        (["--algorithm", "bc-rnn"], "--algorithm bc-rnn "),
     ],
 )
 def test_bad_options_give_one_line_and_exit_code_2(data, tmp_path, capsys, options, complaint):
@@ -151,13 +151,11 @@ def test_a_shipped_u_net_is_found_for_the_plans_of_the_transformer(tmp_path, mon
 
 
 @pytest.mark.parametrize(("algorithm", "plan"), [("bc", "robomimic-bc"), ("bc-rnn", "robomimic-bc-rnn")])
-def test_a_robomimic_algorithm_writes_a_checkpoint_for_the_plan_of_its_name(
-    data, tmp_path, monkeypatch, algorithm, plan
-):
-    monkeypatch.setitem(train.ROBOMIMIC_STEPS, algorithm, 1)
+def test_a_robomimic_algorithm_writes_a_checkpoint_for_the_plan_of_its_name(data, tmp_path, algorithm, plan):
     hdf5, out = tmp_path / "demos.hdf5", tmp_path / "policy"
     write_demonstrations(hdf5, read_demonstrations(data))
-    assert main(["train", "--algorithm", algorithm, "--data", str(hdf5), "--out", str(out)]) == 0
+    one = ["--set", "steps=1"]
+    assert main(["train", "--algorithm", algorithm, "--data", str(hdf5), "--out", str(out), *one]) == 0
     candidate = parse_candidate(plan)
     assert checkpoint_for("metaworld/pick-place-v3", candidate, str(out)) == out
     policy = policy_maker(candidate, out)(2)
@@ -166,11 +164,10 @@ def test_a_robomimic_algorithm_writes_a_checkpoint_for_the_plan_of_its_name(
 
 
 @pytest.mark.parametrize("algorithm", ["bc", "bc-rnn"])
-def test_a_robomimic_algorithm_learns_from_the_columns_and_demonstrations_named(data, tmp_path, monkeypatch, algorithm):
-    monkeypatch.setitem(train.ROBOMIMIC_STEPS, algorithm, 1)
+def test_a_robomimic_algorithm_learns_from_the_columns_and_demonstrations_named(data, tmp_path, algorithm):
     hdf5, out = tmp_path / "demos.hdf5", tmp_path / "policy"
     write_demonstrations(hdf5, read_demonstrations(data))
-    named = ["--obs-keys", "flat[:7]", "--filter", "valid"]
+    named = ["--obs-keys", "flat[:7]", "--filter", "valid", "--set", "steps=1"]
     assert main(["train", "--algorithm", algorithm, "--data", str(hdf5), "--out", str(out), *named]) == 0
     about = json.loads((out / "config.json").read_text())["about"]
     assert about["episodes"] == len(read_demonstrations(hdf5, mask="valid")) < len(read_demonstrations(hdf5))
@@ -179,10 +176,17 @@ def test_a_robomimic_algorithm_learns_from_the_columns_and_demonstrations_named(
     assert policy.select_action(np.zeros((1, 7))).shape == (1, 4)
 
 
+@pytest.mark.parametrize("setting", ["width=16", "steps=0", "steps=x", "steps"])
+def test_of_a_robomimic_algorithm_only_the_steps_are_set(data, tmp_path, capsys, setting):
+    arguments = ["--data", str(data), "--out", str(tmp_path / "x"), "--set", setting]
+    assert main(["train", "--algorithm", "bc", *arguments]) == 2
+    assert "wanted steps=N" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("algorithm", ["bc", "bc-rnn"])
-def test_a_robomimic_algorithm_reads_a_replay_buffer_as_well(data, tmp_path, monkeypatch, algorithm):
-    monkeypatch.setitem(train.ROBOMIMIC_STEPS, algorithm, 1)
-    assert main(["train", "--algorithm", algorithm, "--data", str(data), "--out", str(tmp_path / "x")]) == 0
+def test_a_robomimic_algorithm_reads_a_replay_buffer_as_well(data, tmp_path, algorithm):
+    one = ["--set", "steps=1"]
+    assert main(["train", "--algorithm", algorithm, "--data", str(data), "--out", str(tmp_path / "x"), *one]) == 0
 
 
 def test_a_checkpoint_is_not_overwritten(data, tmp_path, capsys):
