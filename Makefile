@@ -146,13 +146,16 @@ results-robosuite: robosuite
 	for task in lift can; do \
 		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc --out runs/$$task-bc && \
 		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc-rnn --out runs/$$task-rnn && \
-		$(TRAIN) --data runs/$$task.hdf5 --preset lift --out runs/$$task-t && \
 		$(TRAIN) --data runs/$$task.hdf5 --algorithm unet --preset unet-small --set steps=2000 --set batch=64 \
-			--out runs/$$task-u && \
+			--out runs/$$task-u || exit 1; \
+	done
+	$(TRAIN) --data runs/lift.hdf5 --preset lift --out runs/lift-t
+	$(TRAIN) --data runs/lift.hdf5 --preset lift-small --out runs/lift-s
+	$(TRAIN) --data runs/can.hdf5 --preset lift-small --set steps=8000 --out runs/can-t
+	for task in lift can; do \
 		$(BIN)/ontick calibrate runs/$$task-t --plan bac-10 --data runs/$$task.hdf5 && \
 		$(BIN)/ontick calibrate runs/$$task-t --plan global-10 --data runs/$$task.hdf5 --samples 8 || exit 1; \
 	done
-	$(TRAIN) --data runs/lift.hdf5 --preset lift-small --out runs/lift-s
 	$(PLAY) robosuite/Lift --plans ddim-10 --checkpoint runs/lift-s --json $(RESULTS)/lift-small-cpu.json
 	for row in lift:robosuite/Lift can:robosuite/PickPlaceCan; do \
 		task=$${row%%:*} id=$${row#*:}; \
@@ -160,7 +163,11 @@ results-robosuite: robosuite
 		$(PLAY) $$id --plans robomimic-bc-rnn --checkpoint runs/$$task-rnn --json $(RESULTS)/$$task-bc-rnn-cpu.json && \
 		$(PLAY) $$id --plans ddim-10 --checkpoint runs/$$task-u --json $(RESULTS)/$$task-unet-cpu.json && \
 		$(PLAY) $$id --plans exact,ddim-10,bac-10,global-10,rti-3 --checkpoint runs/$$task-t \
-			--json $(RESULTS)/$$task-transformer-cpu.json || exit 1; \
+			--json $(RESULTS)/$$task-transformer-cpu.json && \
+		$(BIN)/python benchmarks/chunk_times.py runs/$$task-t=ddpm-100 runs/$$task-t=exact runs/$$task-t=ddim-10 \
+			runs/$$task-t=bac-10 runs/$$task-t=global-10 runs/$$task-t=rti-3 runs/$$task-u=ddim-10 \
+			runs/$$task-bc=robomimic-bc runs/$$task-rnn=robomimic-bc-rnn --data runs/$$task.hdf5 \
+			--json $(RESULTS)/$$task-times-cpu.json || exit 1; \
 	done
 
 results-pixels: setup

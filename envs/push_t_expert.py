@@ -5,6 +5,9 @@ way round the T is laid to each, all are simulated with MuJoCo's `rollout`, and 
 round of the cross-entropy method). What is done stays a candidate, so a push is gone through with until something is
 clearly better. The cost is the mean distance of the T's keypoints from the goal's, at the end and over the horizon.
 
+The draws are the same at every decision, so that what is done is a function of what is seen, which a policy can learn;
+only where they do not help for a while, others are tried.
+
 Each way of pushing turns and shifts the T differently, and together they span all of its motions, so that some push
 always brings the keypoints nearer: the short look ahead does not get stuck.
 
@@ -43,6 +46,7 @@ SPREAD = (0.012, 0.15, 0.3)  # around a good push: place [m], angle [rad], logar
 ARRIVED_M = 0.005  # from its last target: then a plan is done
 LEAD_S = 0.1  # by which the target is ahead, as the tool lags behind it
 ENOUGH = 0.965  # of the goal, to rest
+NEARER_M, PATIENT = 0.002, 8  # decisions without that much progress, until other candidates are tried
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ class PushTStyle:
             push_m_per_s=rng.uniform(0.14, 0.25),
             clearance_m=rng.uniform(0.010, 0.020),
             side_rad=rng.uniform(-np.pi, np.pi),
-            liking=rng.uniform(0.0, 0.08),
-            temperature=rng.uniform(0.005, 0.03),
+            liking=rng.uniform(0.0, 0.03),
+            temperature=rng.uniform(0.0, 0.01),
             patience=rng.uniform(0.03, 0.08),
         )
 
@@ -104,6 +108,7 @@ class _Expert:
         self.velocity = np.zeros(2)  # [m/s]
         self.plan: _Plan | None = None
         self.steps = 0
+        self.nearest_m, self.waited, self.rounds = np.inf, 0, 0
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         observation = np.array(observation, np.float64)
@@ -132,6 +137,8 @@ class _Expert:
 
     def _decide(self, tool_m: Floats, pose: Floats) -> _Plan:
         """What to do from here on, which may be what was being done."""
+        self._look_for_progress(_distance(pose))
+        self.draws = np.random.default_rng(self.rounds)
         kept = [] if self.plan is None else [self.plan]
         pushes = [self._drawn_push() for _ in range(FRESH)]
         if self.plan is not None and self.plan.push is not None:
@@ -144,6 +151,14 @@ class _Expert:
         costs = np.concatenate([costs, self._costs(further, tool_m, pose)])
         is_under_way = bool(kept) and np.hypot(*(kept[0].targets_m[-1] - tool_m)) > ARRIVED_M
         return [*plans, *further][self._chosen(costs, is_under_way, _distance(pose))]
+
+    def _look_for_progress(self, left_m: float) -> None:
+        """Try other candidates where the same ones have brought the T no nearer for a while."""
+        if left_m < self.nearest_m - NEARER_M:
+            self.nearest_m, self.waited = left_m, 0
+        self.waited += 1
+        if self.waited > PATIENT:
+            self.rounds, self.waited = self.rounds + 1, 0
 
     def _chosen(self, costs: Floats, is_under_way: bool, left_m: float) -> int:
         """The index of the plan to follow: the first, while it is under way, unless another is clearly better."""
@@ -170,11 +185,11 @@ class _Expert:
 
     def _drawn_push(self) -> Floats:
         low, high = np.log(LENGTH_M)
-        place_m = self.rng.uniform(0.0, self.track.length_m)
-        return np.array([place_m, ANGLE_RAD * self.rng.standard_normal(), self.rng.uniform(low, high)])
+        place_m = self.draws.uniform(0.0, self.track.length_m)
+        return np.array([place_m, ANGLE_RAD * self.draws.standard_normal(), self.draws.uniform(low, high)])
 
     def _drawn_around(self, push: Floats) -> list[Floats]:
-        return [push + SPREAD * self.rng.standard_normal(3) for _ in range(AROUND)]
+        return [push + SPREAD * self.draws.standard_normal(3) for _ in range(AROUND)]
 
     def _pushing(self, push: Floats, tool_m: Floats, pose: Floats) -> _Plan:
         """Round the T to where the push starts, then through the T's surface by its length."""
@@ -187,9 +202,9 @@ class _Expert:
 
     def _straight(self, tool_m: Floats) -> list[_Plan]:
         """Moves straight on from where the tool is: half of them nearly as it moves already, half anywhere."""
-        heading = np.arctan2(self.velocity[1], self.velocity[0]) + 0.3 * self.rng.standard_normal(STRAIGHT)
-        heading[STRAIGHT // 2 :] = self.rng.uniform(-np.pi, np.pi, STRAIGHT - STRAIGHT // 2)
-        lengths_m = np.exp(self.rng.uniform(np.log(LENGTH_M[0]), np.log(LENGTH_M[1]), STRAIGHT))
+        heading = np.arctan2(self.velocity[1], self.velocity[0]) + 0.3 * self.draws.standard_normal(STRAIGHT)
+        heading[STRAIGHT // 2 :] = self.draws.uniform(-np.pi, np.pi, STRAIGHT - STRAIGHT // 2)
+        lengths_m = np.exp(self.draws.uniform(np.log(LENGTH_M[0]), np.log(LENGTH_M[1]), STRAIGHT))
         ends_m = tool_m + lengths_m[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
         return [_Plan(self._timed(np.stack([tool_m, end_m]))) for end_m in ends_m]
 
