@@ -302,29 +302,34 @@ def free_port() -> int:
 
 @pytest.fixture
 def background():
-    """background(argv, cwd) starts a command and waits until it says where it is; at the end it gets a Ctrl-C.
+    """background(argv, cwd) starts a server and waits until it says that it is ready.
 
-    `background.running` holds what was started.
+    It gets a Ctrl-C at the end, or when another is started. `background.running` holds it.
     """
     running: list[subprocess.Popen] = []
 
+    def stop() -> None:
+        while running:
+            process = running.pop()
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
     def start(argv: list[str], cwd: Path) -> None:
+        stop()
         process = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, text=True)
         running.append(process)
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if "://" in line:
+            if "ready at" in line:
                 threading.Thread(target=process.stdout.read, daemon=True).start()
                 return
         raise AssertionError(f"{argv} ended: {''.join(lines)}")
 
     start.running = running  # type: ignore[attr-defined]
     yield start
-    for process in running:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+    stop()
 
 
 def run_quickly(argv: list[str], cwd: Path) -> None:
@@ -365,7 +370,9 @@ def needs(words: list[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands_of(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_commands_of_a_page_run_in_order_and_write_what_they_say(
     page, tmp_path, free_port, background, monkeypatch
 ):
