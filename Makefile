@@ -180,7 +180,7 @@ results-pixels: setup
 		--json $(RESULTS)/avoid-pixels-cpu.json
 
 results-push-t: setup
-	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 200 --out runs/pusht.zarr
+	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 300 --out runs/pusht.zarr
 	$(TRAIN) --data runs/pusht.zarr --preset push-t --out runs/push-t
 	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddpm-100,ddim-10,ddim-2,rti-3 \
 		--json $(RESULTS)/push-t-cpu.json

@@ -242,7 +242,7 @@ PUSH_T = Task(
     make_expert=_push_t_expert,
     entry_point="push_t:PushTEnv",
     speed=2.5,
-    noise=0.01,
+    noise=0.02,
     absolute=True,
     stay=_push_t_stay,
 )

@@ -342,8 +342,12 @@ def run_quickly(argv: list[str], cwd: Path) -> None:
 
 
 def linked(source: Path, target: Path) -> None:
-    """The folder with its files as links: what a command writes beside them is not written to the repository."""
-    shutil.copytree(source, target, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of the folder to write in, but for the weights, which are links."""
+
+    def copy(file: str, to: str) -> None:
+        (os.symlink if file.endswith(".safetensors") else shutil.copy)(file, to)
+
+    shutil.copytree(source, target, copy_function=copy, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 MAKERS = {path: command for page in reversed(PAGES) for command in commands_of(page) for path in made_by(command)}
