@@ -109,6 +109,7 @@ class _Expert:
         self.plan: _Plan | None = None
         self.steps = 0
         self.nearest_m, self.waited, self.rounds = np.inf, 0, 0
+        self.draws = np.random.default_rng(0)  # begun anew at every decision
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         observation = np.array(observation, np.float64)

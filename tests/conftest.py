@@ -1,5 +1,5 @@
 """Fixtures for every test: denoisers whose right answer is known, tiny transformers with every parameter randomised,
-and one thread for torch."""
+one thread for torch, and the same drawn examples in every run."""
 
 import numpy as np
 import pytest
