@@ -141,7 +141,8 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
         f"{network.shape}, {training.steps} steps of batch {training.batch}"
     )
-    with progress_bar(training.steps, str(out), "step") as bar:
+    lessons = network.lessons
+    with progress_bar(lessons + training.steps, str(out), "step") as bar:
         checkpoint = train(
             data.observations,
             data.actions,
@@ -160,7 +161,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
                 "discrete_dims": list(discrete_dims),
             },
             device=options.device,
-            progress=_shown_on(bar),
+            progress=_shown_on(bar, first=-lessons),
         )
     save_checkpoint(out, checkpoint)
     state.unlink(missing_ok=True)

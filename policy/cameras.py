@@ -32,19 +32,27 @@ class Cameras(nn.Module):
     def __init__(self, config: CameraConfig) -> None:
         super().__init__()
         self.state_dim, self.size, self.shift = config.state_dim, config.image_size, config.camera_shift
+        self.feature_dim, self.keypoints = config.feature_dim, config.keypoints
         first = round((config.image_size - config.looked_at) / 2)
         self.looked_at = slice(first, first + config.looked_at)
         self.encoders = nn.ModuleList(ImageEncoder(config) for _ in config.cameras)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """obs: [B, To, Do] -> [B, To, F]. The To images of a camera are one batch."""
+        """obs: [B, To, Do] -> [B, To, F]; [B, To, F], told before, stay as they are. The To images of a camera are one
+        batch."""
+        if obs.shape[-1] == self.feature_dim:
+            return obs
+        pairs = zip(self.encoders, self.images(obs).unbind(1), strict=True)
+        features = [encoder(images).view(*obs.shape[:2], -1) for encoder, images in pairs]
+        return torch.cat([obs[..., : self.state_dim], *features], -1)
+
+    def images(self, obs: Tensor) -> Tensor:
+        """obs: [B, To, Do] -> [B To, cameras, 3, s, s], what is looked at; in training moved."""
         B, To, S = *obs.shape[:2], self.size
         images = obs[..., self.state_dim :].reshape(B, To * len(self.encoders) * 3, S, S)
         if self.training and self.shift:
             images = moved(images, torch.randint(-self.shift, self.shift + 1, (B, 2)))
-        images = images.reshape(B * To, len(self.encoders), 3, S, S)[..., self.looked_at, self.looked_at]
-        features = [encoder(images[:, i]).view(B, To, -1) for i, encoder in enumerate(self.encoders)]
-        return torch.cat([obs[..., : self.state_dim], *features], -1)
+        return images.reshape(B * To, len(self.encoders), 3, S, S)[..., self.looked_at, self.looked_at]
 
 
 def moved(images: Tensor, by: Tensor) -> Tensor:

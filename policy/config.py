@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from ..errors import InputError
 
 PREDICTIONS = ("epsilon", "sample", "v", "velocity")
-MAY_BE_ZERO = ("n_cond_layers", "camera_shift", "camera_crop")
+MAY_BE_ZERO = ("n_cond_layers", "camera_shift", "camera_crop", "camera_lessons")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,11 @@ class ChunkConfig:
         return self.observation_dim
 
     @property
+    def lessons(self) -> int:
+        """Steps before the first one of training, in which cameras are taught."""
+        return 0
+
+    @property
     def shape(self) -> str:
         """How large it is, in words."""
         raise NotImplementedError(f"{type(self).__name__} does not say how large it is")
@@ -52,6 +57,8 @@ class CameraConfig(ChunkConfig):
     camera_shift  pixels by which training moves images, at most
     camera_fine   without the encoder's max pool, for small images: its map has 1/16 of their side in the place of 1/32
     camera_crop   side of the middle of an image, which alone is looked at; 0: all of it
+    camera_lessons  steps in which the encoders learn to tell the picture, before training, which then leaves them as
+                    they are (`camera_lessons.teach`); 0: they learn in training, by what it asks of them
     """
 
     cameras: tuple[str, ...] = ()
@@ -61,6 +68,7 @@ class CameraConfig(ChunkConfig):
     camera_shift: int = 0
     camera_crop: int = 0
     camera_fine: bool = False
+    camera_lessons: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +83,8 @@ class CameraConfig(ChunkConfig):
                 raise InputError(f"{name} is {side}, wanted above {self.pixels_a_place}: {place}")
         if self.camera_crop > self.image_size:
             raise InputError(f"camera_crop is {self.camera_crop}, wanted at most the image_size {self.image_size}")
+        if self.feature_dim >= self.observation_dim:
+            raise InputError(f"keypoints is {self.keypoints}: they would tell more numbers than an image has")
         if self.camera_width % 16:
             raise InputError(f"camera_width is {self.camera_width}, wanted a multiple of 16, the channels of a norm")
         if self.state_dim < 0:
@@ -90,6 +100,10 @@ class CameraConfig(ChunkConfig):
     def pixels_a_place(self) -> int:
         """Side of what becomes one place of the encoder's map."""
         return 16 if self.camera_fine else 32
+
+    @property
+    def lessons(self) -> int:
+        return self.camera_lessons if self.cameras else 0
 
     @property
     def looked_at(self) -> int:

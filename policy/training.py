@@ -10,8 +10,9 @@ Legend: M windows, Tp rows, To observation steps, E episodes.
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..learning import TrainingConfig, ema_decay, learning_rate, resume_state, save_state, update_ema
+from .camera_lessons import teach, told
+from .cameras import Cameras
 from .checkpoint import Checkpoint
 from .config import ChunkConfig
 from .network import ActionNetwork
@@ -96,7 +99,7 @@ def train(
     `episode_ends`; returns the EMA weights. `begin_from`: a checkpoint whose weights and normaliser are begun with;
     what it lacks begins as it is initialised, and what does not fit raises InputError. With `state_file`, the run is
     saved there every `save_every` steps and goes on from there; a state file of another run is refused with InputError.
-    `progress(step, loss)` is called after every step."""
+    `progress(step, loss)` is called after every step; lessons of cameras come first and count from below 0."""
     if network_config.schedule == "flow":
         raise InputError("training is for trained schedules, got flow matching")
     _check_data(observations, actions, episode_ends, network_config)
@@ -131,8 +134,16 @@ def train(
     }
     if begin_from is not None:
         run["begin_from"] = _digest(*begin_from.network.state_dict().values())
+    begun = state_file is not None and Path(state_file).is_file()
     first = resume_state(state_file, run, network, ema, optim) if state_file else 0
     network.train()
+    if network_config.lessons:
+        cameras = cast(Cameras, network.cameras)
+        if not begun:
+            teach(cameras, data.observations, network_config.lessons, config, progress)
+        if state_file and not begun:
+            save_state(state_file, 0, run, network, ema, optim)
+        data = replace(data, observations=told(cameras, data.observations))
     for step in range(first, config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout

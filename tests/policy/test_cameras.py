@@ -27,6 +27,7 @@ from ontick.policy import (
     save_checkpoint,
     train,
 )
+from ontick.policy.camera_lessons import told
 from ontick.policy.cameras import Cameras, ImageEncoder, ResNet18, SpatialSoftmax, moved
 
 S, K = 40, 3
@@ -43,7 +44,7 @@ FAMILIES = pytest.mark.parametrize("family", OF, ids=lambda family: family.__nam
 def config_of(family, cameras=("top", "side"), state_dim=4, **changes):
     kind, shape = OF[family]
     sees = {**SEES, "cameras": cameras} if cameras else {}
-    return kind(observation_dim=state_dim + len(cameras) * 3 * S * S, **SHAPE, **shape, **sees, **changes)
+    return kind(observation_dim=state_dim + len(cameras) * 3 * S * S, **SHAPE, **shape, **(sees | changes))
 
 
 def observations(config, lanes, steps=2, seed=1):
@@ -298,6 +299,49 @@ def test_images_are_moved_in_training_alone_and_all_of_a_sample_alike(randomise)
     assert torch.equal(shaken[..., :4], obs[..., :4])
 
 
+def test_lessons_teach_the_encoder_to_tell_the_picture_and_training_leaves_it_so(spots):
+    config, losses = seeing_config(camera_lessons=150, keypoints=8), {}
+    settings = TrainingConfig(steps=1, batch=16, lr=2e-3, warmup=10)
+    taught = train(*spots, config, settings, progress=losses.__setitem__).network
+    assert list(losses) == list(range(-150, 1))
+    assert losses[-150] == pytest.approx(1, abs=0.3)  # the mean picture is what is told at first
+    assert np.mean([losses[step] for step in range(-10, 0)]) < 0.6
+    assert taught.state_dict().keys() == TransformerForDiffusion(config).state_dict().keys()
+
+
+def test_training_after_lessons_leaves_the_cameras_as_they_are_and_trains_the_rest(spots):
+    config, settings = seeing_config(camera_lessons=2), TrainingConfig(steps=1, batch=4, warmup=0)
+    short, long = (train(*spots, config, dataclasses.replace(settings, steps=n)).network for n in (1, 3))
+    for (name, one), other in zip(short.named_parameters(), long.parameters(), strict=True):
+        assert torch.equal(one, other) == name.startswith(("cameras.", "_dummy")), name
+
+
+@FAMILIES
+def test_what_was_told_before_is_not_looked_at_again(family, random_network):
+    config = config_of(family)
+    seeing, obs = random_network(config, 0, family), observations(config_of(family), 2)
+    features = told(seeing.cameras, obs.flatten(0, 1)).view(2, 2, -1)
+    torch.testing.assert_close(features, seeing.cameras(obs), atol=1e-5, rtol=1e-5)
+    assert seeing.cameras(features) is features
+
+
+@pytest.mark.parametrize("kill", [-2, 0, 1, 3])
+def test_a_run_with_lessons_killed_anywhere_ends_as_an_uninterrupted_one_bit_for_bit(kill, spots, tmp_path):
+    config, settings = seeing_config(camera_lessons=3), TrainingConfig(steps=4, batch=4, warmup=2, save_every=2)
+    wanted = train(*spots, config, settings).network.state_dict()
+
+    def killed(step, loss):
+        if step == kill:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*spots, config, settings, state_file=tmp_path / "state", progress=killed)
+    steps = []
+    got = train(*spots, config, settings, state_file=tmp_path / "state", progress=lambda step, _: steps.append(step))
+    assert steps[0] == {-2: -3, 0: 0, 1: 0, 3: 2}[kill]
+    assert all(torch.equal(value, wanted[name]) for name, value in got.network.state_dict().items())
+
+
 @pytest.mark.slow
 def test_keypoints_learn_where_a_spot_is_though_the_encoders_map_is_two_by_two(spots):
     torch.manual_seed(0)
@@ -331,6 +375,8 @@ def test_keypoints_learn_where_a_spot_is_though_the_encoders_map_is_two_by_two(s
         ({"camera_width": 24}, "multiple of 16"),
         ({"keypoints": 0}, "whole number from 1"),
         ({"camera_shift": -1}, "whole number from 0"),
+        ({"camera_lessons": -1}, "whole number from 0"),
+        ({"keypoints": 2400}, "more numbers than an image has"),
         ({"camera_crop": 32}, "camera_crop is 32, wanted above 32"),
         ({"camera_crop": 41}, "at most the image_size 40"),
     ],
