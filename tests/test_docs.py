@@ -63,6 +63,7 @@ QUICK = {
     "evaluate": "--episodes 2 --workers 1",
     "demos": "--episodes 4 --workers 1",
     "train": "--set steps=2",
+    "avoid-pixels": "--set camera_lessons=2",
     "calibrate": "--samples 4",
     "tune": "--plans ddim-4,ddim-2 --seconds 10 --episodes 2",
     "bench": "--quick --n 2",
@@ -87,7 +88,8 @@ class Command:
 
     def quick(self, port: int) -> list[str]:
         """The words that a test runs: of two equal options the last is taken."""
-        words = [OWN.get(word, word) for word in self.words] + QUICK.get(self.words[1], "").split()
+        words = [OWN.get(word, word) for word in self.words]
+        words += [extra for word in self.words for extra in QUICK.get(word, "").split()]
         if words[1] == "stream" and "--out" not in words:
             words += ["--serve", "127.0.0.1:PORT"]
         return [word.replace("PORT", str(port)) for word in words]
