@@ -49,7 +49,7 @@ def in_place(checkpoint: str | None, task_ids: Sequence[str]) -> Iterator[str | 
     """A checkpoint of another library as a folder of ours that is there for as long as it is used, and told; ours, and
     what is none, as they are. task_ids: that of the one task it is for tells the gripper."""
     source = Path(checkpoint or "")
-    if checkpoint is None or not source.exists() or _ours(source):
+    if checkpoint is None or not _exists(source) or _ours(source):
         yield checkpoint
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -75,8 +75,15 @@ def _policy_folder(source: Path) -> Path:
     return nested if nested.is_dir() else source
 
 
+def _exists(source: Path) -> bool:
+    try:
+        return source.exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def _there(source: Path) -> Path:
-    if not source.exists():
+    if not _exists(source):
         raise InputError(f"got no file or folder {source}, wanted a checkpoint")
     return source
 

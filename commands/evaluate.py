@@ -33,6 +33,7 @@ from ..runtime import (
 )
 from .action_error import action_error
 from .convert import in_place
+from .families import DEFAULT_PLAN, default_plan
 from .film import film_episode
 from .progress import progress_bar
 from .request import (
@@ -62,9 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ontick evaluate`."""
     parser.add_argument("--tasks", required=True, metavar="T,T", help="task ids, such as metaworld/pick-place-v3")
     plans = f"{', '.join(known_plans())}, plan files, robomimic-bc, robomimic-bc-rnn"
-    parser.add_argument("--plans", required=True, metavar="P,P", help=plans)
+    default = f"default: {DEFAULT_PLAN}, or what suits the checkpoint"
+    parser.add_argument("--plans", metavar="P,P", help=f"{plans} ({default})")
     default = "default: the one shipped for the task"
-    parser.add_argument("--checkpoint", metavar="DIR", help=f"policy to run, or a file of `ontick convert` ({default})")
+    given = "policy to run: a folder of `ontick train`, or what `ontick convert` reads"
+    parser.add_argument("--checkpoint", metavar="PATH", help=f"{given} ({default})")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes a row")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="base of the episodes' seeds")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes; any number, same result")
@@ -96,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then evaluate row by row."""
     with in_place(options.checkpoint, options.tasks.split(",")) as options.checkpoint:
+        options.plans = options.plans or default_plan(options.checkpoint)
         return _run(options)
 
 

@@ -20,6 +20,8 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DIFFUSION, STREAMING, ANCHORED = "diffusion-transformer", "streaming-transformer", "anchored-decoder"
 UNET = "diffusion-unet"
 BC, BC_RNN = "robomimic-bc", "robomimic-bc-rnn"
+DEFAULT_PLAN = "ddim-10"
+DEFAULT_PLANS = {STREAMING: "diagonal-1", ANCHORED: "anchored-2", BC: BC, BC_RNN: BC_RNN}  # of those it is not for
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ def checkpoint_for(task_id: str, candidate: Candidate, given: str | None) -> Pat
             "train one with `ontick train` and give it with --checkpoint"
         )
     return folder
+
+
+def default_plan(checkpoint: str | None) -> str:
+    """What is evaluated where no plan is named: a plan for the checkpoint given, or for the one shipped."""
+    family = None if checkpoint is None else read_config(checkpoint).get("family")
+    return DEFAULT_PLANS.get(family, DEFAULT_PLAN) if isinstance(family, str) else DEFAULT_PLAN
 
 
 def with_schedule_of(candidate: Candidate, checkpoint: Path) -> Candidate:

@@ -140,6 +140,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     print(
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
         f"{network.shape}, {training.steps} steps of batch {training.batch}"
+        + (f", after {network.lessons} lessons of its cameras" if network.lessons else "")
     )
     lessons = network.lessons
     with progress_bar(lessons + training.steps, str(out), "step") as bar:
@@ -233,6 +234,8 @@ def _shown_on(bar: Any, first: int = 0) -> Callable[[int, float], None]:
     recent: list[float] = []
 
     def progress(step: int, loss: float) -> None:
+        if step == 0:
+            recent.clear()  # the lessons of cameras have a loss of their own
         recent.append(loss)
         del recent[:-100]
         bar.update(step + 1 - first - bar.n)

@@ -16,6 +16,7 @@ ROBOSUITE_TYPE = 1  # robomimic's EnvType
 KINDS: dict[str, type] = dict.fromkeys(("seeds", "failed_seeds", "success_steps", "modes", "observation_keys"), list)
 KINDS |= {"task": str, "versions": dict, "env_args": dict, "left_out": list}
 WORDS = {str: "text", dict: "an object", list: "a list"}
+COLUMNS = 64  # that are copied at once: pictures are thousands
 TOLD = 40  # characters of a value in a message
 
 
@@ -30,8 +31,9 @@ class Statistics:
 
     @staticmethod
     def of(rows: np.ndarray) -> "Statistics":
-        rows = rows.astype(np.float64)
-        return Statistics(rows.min(0), rows.max(0), rows.mean(0), rows.std(0))
+        blocks = (rows[:, i : i + COLUMNS].astype(np.float64) for i in range(0, rows.shape[1], COLUMNS))
+        parts = [(block.min(0), block.max(0), block.mean(0), block.std(0)) for block in blocks]
+        return Statistics(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def recorded_versions(attributes: dict[str, Any]) -> dict[str, str]:

@@ -66,8 +66,10 @@ def _converted(contents: Any, weights: Mapping[str, Tensor], what: str) -> Robom
 
 
 def _config(contents: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(contents, Mapping) or not {"model", "config", "algo_name", "shape_metadata"} <= set(contents):
-        raise InputError(f"{what} has no model, config, algo_name and shape_metadata, wanted a robomimic checkpoint")
+    wanted = ("model", "config", "algo_name", "shape_metadata")
+    missing = [name for name in wanted if not isinstance(contents, Mapping) or name not in contents]
+    if missing:
+        raise InputError(f"{what} has no {', '.join(missing)}, wanted a robomimic checkpoint")
     if contents["algo_name"] != "bc":
         raise InputError(
             f"{what}: its algorithm is {shown(contents['algo_name'])}, served is 'bc' (BC, BC-RNN, BC-RNN-GMM)"

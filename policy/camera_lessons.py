@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..learning import TrainingConfig, learning_rate
 from .cameras import Cameras
 
@@ -23,6 +24,7 @@ SMALL = 16  # s
 WIDTH = 256  # of the hidden layer of what draws
 SAMPLE = 1024  # frames whose mean and variance are the data's
 BATCH = 256
+DECAY = 1e-2  # of every weight
 
 
 def teach(
@@ -45,8 +47,11 @@ def teach(
 
     _, sample = small(SAMPLE)
     mean, variance = sample.mean(0), sample.var(0).mean()
+    if variance < 1e-8:
+        raise InputError(f"camera_lessons is {lessons}, but the pictures never change: leave it out, or the cameras")
     draws = nn.ModuleList(_drawing(2 * cameras.keypoints, sample.shape[-1]) for _ in cameras.encoders).to(device)
-    optim = torch.optim.AdamW([*cameras.parameters(), *draws.parameters()], lr=config.lr, betas=config.betas)
+    learnt = [*cameras.parameters(), *draws.parameters()]
+    optim = torch.optim.AdamW(learnt, lr=config.lr, betas=config.betas, weight_decay=DECAY)
     config = replace(config, steps=lessons)  # the learning rate falls to 0 within them
     for step in range(lessons):
         for group in optim.param_groups:
@@ -55,6 +60,8 @@ def teach(
         each = zip(draws, cameras.encoders, images.unbind(1), strict=True)
         drawn = torch.stack([draw(encoder(seen)) for draw, encoder, seen in each], 1)
         error = F.mse_loss(drawn, wanted - mean) / variance
+        if not torch.isfinite(error):
+            raise InputError(f"the cameras' loss is {error.item()} in lesson {step}; wanted a finite one: lower lr")
         optim.zero_grad(set_to_none=True)
         error.backward()
         optim.step()

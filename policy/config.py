@@ -54,11 +54,11 @@ class CameraConfig(ChunkConfig):
     cameras       their names, in the observation's order; none: an observation is state alone
     camera_width  channels of the encoder's first stage; 64 is ResNet-18's
     keypoints     that an image is told by, each as x and y
-    camera_shift  pixels by which training moves images, at most
+    camera_shift  pixels by which training moves images, at most; with `camera_lessons`, by which those do
     camera_fine   without the encoder's max pool, for small images: its map has 1/16 of their side in the place of 1/32
     camera_crop   side of the middle of an image, which alone is looked at; 0: all of it
-    camera_lessons  steps in which the encoders learn to tell the picture, before training, which then leaves them as
-                    they are (`camera_lessons.teach`); 0: they learn in training, by what it asks of them
+    camera_lessons  steps in which the encoders are made autoencoders, before training, which then leaves them as they
+                    are (`camera_lessons.teach`); 0: they learn in training, by what it asks of them
     """
 
     cameras: tuple[str, ...] = ()
@@ -74,6 +74,7 @@ class CameraConfig(ChunkConfig):
         super().__post_init__()
         names = self.cameras
         if not names:
+            self._check_without()
             return
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise InputError(f"cameras are {list(names)!r}, wanted names that differ")
@@ -90,6 +91,13 @@ class CameraConfig(ChunkConfig):
         if self.state_dim < 0:
             pixels = f"{len(names)} x 3 x {self.image_size} x {self.image_size}"
             raise InputError(f"observation_dim {self.observation_dim} is less than the cameras' {pixels} pixels")
+
+    def _check_without(self) -> None:
+        for item in fields(CameraConfig):
+            if item.name in CAMERA_SETTINGS and getattr(self, item.name) != item.default:
+                raise InputError(
+                    f"{item.name} is {getattr(self, item.name)!r}, but no cameras are named: add `cameras`"
+                )
 
     def to_dict(self) -> dict:
         """Without cameras as if there could be none."""

@@ -97,9 +97,10 @@ def train(
 ) -> Checkpoint:
     """Train on [frames, Do] observations and [frames, Da] actions of the episodes that end (exclusively) at
     `episode_ends`; returns the EMA weights. `begin_from`: a checkpoint whose weights and normaliser are begun with;
-    what it lacks begins as it is initialised, and what does not fit raises InputError. With `state_file`, the run is
-    saved there every `save_every` steps and goes on from there; a state file of another run is refused with InputError.
-    `progress(step, loss)` is called after every step; lessons of cameras come first and count from below 0."""
+    what it lacks begins as it is initialised, its cameras are not taught again, and what does not fit raises InputError.
+    With `state_file`, the run is saved there every `save_every` steps and goes on from there; a state file of another run
+    is refused with InputError. `progress(step, loss)` is called after every step; lessons of cameras come first and count
+    from below 0."""
     if network_config.schedule == "flow":
         raise InputError("training is for trained schedules, got flow matching")
     _check_data(observations, actions, episode_ends, network_config)
@@ -123,7 +124,7 @@ def train(
         torch.from_numpy(frame).to(device),
     )
     network = network.to(device)
-    network.begin_training(data.batch(torch.arange(len(frame), device=device), network_config)[1], config.seed)
+    network.begin_training(data.actions[data.frame[:, -network_config.horizon :]], config.seed)
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optim = optimiser(network, config)
     run = {
@@ -134,12 +135,13 @@ def train(
     }
     if begin_from is not None:
         run["begin_from"] = _digest(*begin_from.network.state_dict().values())
+    taught = begin_from is not None and any(key.startswith("cameras.") for key in begin_from.network.state_dict())
     begun = state_file is not None and Path(state_file).is_file()
     first = resume_state(state_file, run, network, ema, optim) if state_file else 0
     network.train()
     if network_config.lessons:
         cameras = cast(Cameras, network.cameras)
-        if not begun:
+        if not (begun or taught):
             teach(cameras, data.observations, network_config.lessons, config, progress)
         if state_file and not begun:
             save_state(state_file, 0, run, network, ema, optim)
@@ -195,4 +197,7 @@ def _check_data(observations: np.ndarray, actions: np.ndarray, ends: np.ndarray,
 def _digest(*tensors: Tensor) -> str:
     """A fingerprint of what a run depends on: the normalised frames and how they are cut into windows; the weights that
     it begins with."""
-    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

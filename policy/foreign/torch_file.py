@@ -36,6 +36,7 @@ DTYPES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+PROTO = b"\x80"  # what a pickle begins with
 MOST_DIMENSIONS = 16
 MOST_SHARED = 3  # times the file that its tensors may be together; few share their numbers
 
@@ -140,6 +141,16 @@ class _Archive:
         return Stored(self, storage.name, storage.dtype, offset, shape, stride)
 
 
+def _no_zip(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(1) != PROTO:
+            return f"{path} is no zip, wanted a checkpoint as torch.save writes it"
+    return (
+        f"{path} is no zip: torch before 1.6 wrote such pickles, which are not read; load it with that torch and "
+        "torch.save it again with a newer one, if you trust it"
+    )
+
+
 @contextmanager
 def open_torch_file(path: str | Path) -> Iterator[Any]:
     """What `torch.save` was given: containers, numbers, text, `Stored` tensors and `Inert` objects. Tensors can be read
@@ -148,10 +159,7 @@ def open_torch_file(path: str | Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"got no file {path}, wanted a checkpoint")
     if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is no zip: torch before 1.6 wrote such pickles, which are not read; load it with that torch and "
-            "torch.save it again with a newer one, if you trust it"
-        )
+        raise InputError(_no_zip(path))
     with _opened(path) as file:
         archive = _Archive(path, file)
         yield unpickle(

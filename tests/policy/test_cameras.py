@@ -325,6 +325,20 @@ def test_what_was_told_before_is_not_looked_at_again(family, random_network):
     assert seeing.cameras(features) is features
 
 
+def test_a_run_begun_from_one_that_sees_keeps_its_cameras(spots):
+    config, settings = seeing_config(camera_lessons=2), TrainingConfig(steps=1, batch=4, warmup=0)
+    first = train(*spots, config, settings)
+    again = train(*spots, config, settings, begin_from=first).network.cameras.state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in first.network.cameras.state_dict().items())
+
+
+def test_pictures_that_never_change_teach_nothing(spots):
+    still = spots[0].copy()
+    still[:, 1:] = 0.5
+    with pytest.raises(InputError, match="the pictures never change: leave it out"):
+        train(still, *spots[1:], seeing_config(camera_lessons=2), TrainingConfig(steps=1, batch=4))
+
+
 @pytest.mark.parametrize("kill", [-2, 0, 1, 3])
 def test_a_run_with_lessons_killed_anywhere_ends_as_an_uninterrupted_one_bit_for_bit(kill, spots, tmp_path):
     config, settings = seeing_config(camera_lessons=3), TrainingConfig(steps=4, batch=4, warmup=2, save_every=2)
@@ -377,6 +391,7 @@ def test_keypoints_learn_where_a_spot_is_though_the_encoders_map_is_two_by_two(s
         ({"camera_shift": -1}, "whole number from 0"),
         ({"camera_lessons": -1}, "whole number from 0"),
         ({"keypoints": 2400}, "more numbers than an image has"),
+        ({"cameras": ()}, "image_size is 40, but no cameras are named"),
         ({"camera_crop": 32}, "camera_crop is 32, wanted above 32"),
         ({"camera_crop": 41}, "at most the image_size 40"),
     ],
