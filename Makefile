@@ -7,7 +7,7 @@
 # make results-budgets    docs/budgets.md and docs/picard.md
 # make results-video      docs/video.md
 # make results-drive      docs/drive.md
-# make results-robosuite, results-pixels, results-push-t  their task cards
+# make results-robosuite, times-robosuite, results-pixels, results-push-t  their task cards
 # make docs      the pages as HTML, runs/docs/index.html
 # make lint      ruff and pyright
 PYTHON ?= python3
@@ -15,7 +15,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup robosuite demo test test-all results results-tasks results-few-calls results-budgets results-video results-drive \
-	results-robosuite results-pixels results-push-t docs lint clean
+	results-robosuite times-robosuite results-pixels results-push-t docs lint clean
 
 setup: .venv/ready
 
@@ -139,19 +139,20 @@ FLOW_PLANS = full,rolling,fifo:view=all:steps=8,fifo:view=all:steps=16,fifo:view
 # The tables of docs/tasks/robosuite.md, avoid-pixels.md and push-t.md: demonstrations, training and 200 episodes a row.
 # Half a day on two cores.
 PLAY = $(BIN)/ontick evaluate --episodes 200 --tasks
-TRAIN = $(BIN)/ontick train --threads 1
+# $(call train,CHECKPOINT,OPTIONS): nothing where it is there already, so that an interrupted target goes on.
+train = { test -d runs/$(1) || $(BIN)/ontick train --threads 1 --out runs/$(1) $(2); }
 results-robosuite: robosuite
 	$(BIN)/ontick demos robosuite/Lift --episodes 200 --styled --out runs/lift.hdf5
 	$(BIN)/ontick demos robosuite/PickPlaceCan --episodes 200 --styled --out runs/can.hdf5
 	for task in lift can; do \
-		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc --out runs/$$task-bc && \
-		$(TRAIN) --data runs/$$task.hdf5 --algorithm bc-rnn --out runs/$$task-rnn && \
-		$(TRAIN) --data runs/$$task.hdf5 --algorithm unet --preset unet-small --set steps=2000 --set batch=64 \
-			--out runs/$$task-u || exit 1; \
+		$(call train,$$task-bc,--data runs/$$task.hdf5 --algorithm bc) && \
+		$(call train,$$task-rnn,--data runs/$$task.hdf5 --algorithm bc-rnn) && \
+		$(call train,$$task-u,--data runs/$$task.hdf5 --algorithm unet --preset unet-small --set steps=2000 --set batch=64) || \
+		exit 1; \
 	done
-	$(TRAIN) --data runs/lift.hdf5 --preset lift --out runs/lift-t
-	$(TRAIN) --data runs/lift.hdf5 --preset lift-small --out runs/lift-s
-	$(TRAIN) --data runs/can.hdf5 --preset lift-small --set steps=8000 --out runs/can-t
+	$(call train,lift-t,--data runs/lift.hdf5 --preset lift)
+	$(call train,lift-s,--data runs/lift.hdf5 --preset lift-small)
+	$(call train,can-t,--data runs/can.hdf5 --preset lift-small --set steps=8000)
 	for task in lift can; do \
 		$(BIN)/ontick calibrate runs/$$task-t --plan bac-10 --data runs/$$task.hdf5 && \
 		$(BIN)/ontick calibrate runs/$$task-t --plan global-10 --data runs/$$task.hdf5 --samples 8 || exit 1; \
@@ -163,16 +164,21 @@ results-robosuite: robosuite
 		$(PLAY) $$id --plans robomimic-bc-rnn --checkpoint runs/$$task-rnn --json $(RESULTS)/$$task-bc-rnn-cpu.json && \
 		$(PLAY) $$id --plans ddim-10 --checkpoint runs/$$task-u --json $(RESULTS)/$$task-unet-cpu.json && \
 		$(PLAY) $$id --plans exact,ddim-10,bac-10,global-10,rti-3 --checkpoint runs/$$task-t \
-			--json $(RESULTS)/$$task-transformer-cpu.json && \
-		$(BIN)/python benchmarks/chunk_times.py runs/$$task-t=ddpm-100 runs/$$task-t=exact runs/$$task-t=ddim-10 \
-			runs/$$task-t=bac-10 runs/$$task-t=global-10 runs/$$task-t=rti-3 runs/$$task-u=ddim-10 \
-			runs/$$task-bc=robomimic-bc runs/$$task-rnn=robomimic-bc-rnn --data runs/$$task.hdf5 \
-			--json $(RESULTS)/$$task-times-cpu.json || exit 1; \
+			--json $(RESULTS)/$$task-transformer-cpu.json || exit 1; \
 	done
+
+# Chunk times of all of them: run nothing beside it.
+ROWS = ddpm-100 exact ddim-10 bac-10 global-10 rti-3
+TIMES = $(BIN)/python benchmarks/chunk_times.py
+times-robosuite: robosuite
+	$(TIMES) $(ROWS:%=runs/lift-t=%) runs/lift-s=ddim-10 runs/lift-s=rti-3 runs/lift-u=ddim-10 runs/lift-bc=robomimic-bc \
+		runs/lift-rnn=robomimic-bc-rnn --data runs/lift.hdf5 --json $(RESULTS)/lift-times-cpu.json
+	$(TIMES) $(ROWS:%=runs/can-t=%) runs/can-u=ddim-10 runs/can-bc=robomimic-bc runs/can-rnn=robomimic-bc-rnn \
+		--data runs/can.hdf5 --json $(RESULTS)/can-times-cpu.json
 
 results-pixels: setup
 	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 300 --out runs/avoid-pixels.zarr
-	$(TRAIN) --data runs/avoid-pixels.zarr --preset avoid-pixels --out runs/avoid-pixels
+	$(call train,avoid-pixels,--data runs/avoid-pixels.zarr --preset avoid-pixels)
 	for plan in bac-10 global-10; do \
 		$(BIN)/ontick calibrate runs/avoid-pixels --plan $$plan --data runs/avoid-pixels.zarr --samples 8 || exit 1; \
 	done
@@ -181,8 +187,8 @@ results-pixels: setup
 
 results-push-t: setup
 	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 300 --out runs/pusht.zarr
-	$(TRAIN) --data runs/pusht.zarr --preset push-t --out runs/push-t
-	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddpm-100,ddim-10,ddim-2,rti-3 \
+	$(call train,push-t,--data runs/pusht.zarr --preset push-t)
+	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddim-10,ddim-2,rti-3,ddpm-100 \
 		--json $(RESULTS)/push-t-cpu.json
 	$(BIN)/python benchmarks/experts_played.py ontick/PushT-v0 --episodes 100 --json $(RESULTS)/push-t-expert-cpu.json
 

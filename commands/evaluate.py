@@ -99,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything first, then evaluate row by row."""
     with in_place(options.checkpoint, options.tasks.split(",")) as options.checkpoint:
-        options.plans = options.plans or default_plan(options.checkpoint)
+        if options.plans is None:
+            options.plans = default_plan(options.checkpoint)
         return _run(options)
 
 

@@ -97,10 +97,10 @@ def train(
 ) -> Checkpoint:
     """Train on [frames, Do] observations and [frames, Da] actions of the episodes that end (exclusively) at
     `episode_ends`; returns the EMA weights. `begin_from`: a checkpoint whose weights and normaliser are begun with;
-    what it lacks begins as it is initialised, its cameras are not taught again, and what does not fit raises InputError.
-    With `state_file`, the run is saved there every `save_every` steps and goes on from there; a state file of another run
-    is refused with InputError. `progress(step, loss)` is called after every step; lessons of cameras come first and count
-    from below 0."""
+    what it lacks begins as it is initialised, its cameras are not taught again, and what does not fit raises
+    InputError. With `state_file`, the run is saved there every `save_every` steps and goes on from there; a state
+    file of another run is refused with InputError. `progress(step, loss)` is called after every step; lessons of
+    cameras come first and count from below 0."""
     if network_config.schedule == "flow":
         raise InputError("training is for trained schedules, got flow matching")
     _check_data(observations, actions, episode_ends, network_config)

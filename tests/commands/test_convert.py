@@ -1,6 +1,7 @@
 """`ontick convert`: what it finds by looking, what it writes, and that it writes whole or not at all."""
 
 import json
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -183,7 +184,10 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, capsys):
     torch.save([1], tmp_path / "list.pt")
     assert "list" in refused(capsys, tmp_path / "list.pt", target)
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    assert "no zip" in refused(capsys, tmp_path / "text.ckpt", target)
+    assert "no zip, wanted a checkpoint" in refused(capsys, tmp_path / "text.ckpt", target)
+    (tmp_path / "old.pth").write_bytes(pickle.dumps([1]))
+    assert "torch before 1.6" in refused(capsys, tmp_path / "old.pth", target)
+    assert "no file or folder" in refused(capsys, tmp_path / ("x" * 300), target)
     (tmp_path / "folder").mkdir()
     assert "config.json" in refused(capsys, tmp_path / "folder", target)
     write_lerobot(tmp_path / "lerobot")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ontick.commands import main
-from ontick.commands.families import parse_candidate
+from ontick.commands.families import default_plan, parse_candidate
 from ontick.commands.request import Entry, Rung
 from ontick.commands.table import print_table
 from ontick.commands.told import clearance_told, modes_told, other_versions_told
@@ -160,6 +160,29 @@ def test_a_mixed_level_plan_file_needs_a_streaming_transformer(evaluate, tmp_pat
     code, _ = evaluate(plans=str(path))
     error = capsys.readouterr().err
     assert code == 2 and "none of --plans" in error and "whose family is diffusion-transformer" in error
+
+
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [
+        ("diffusion-transformer", "ddim-10"),
+        ("diffusion-unet", "ddim-10"),
+        ("streaming-transformer", "diagonal-1"),
+        ("anchored-decoder", "anchored-2"),
+        ("robomimic-bc-rnn", "robomimic-bc-rnn"),
+    ],
+)
+def test_where_no_plan_is_named_one_is_played_that_suits_the_checkpoint(family, plan, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": "ontick-checkpoint-1", "family": family}))
+    assert default_plan(str(tmp_path)) == plan and default_plan(None) == "ddim-10"
+    assert parse_candidate(plan).runs(family)
+
+
+def test_a_task_alone_is_enough_to_be_evaluated(tmp_path, monkeypatch):
+    monkeypatch.setattr("ontick.commands.evaluate.TIMING_SECONDS", 0.01)
+    path = tmp_path / "out.json"
+    assert main(["evaluate", "--tasks", "ontick/Avoid-v0", "--episodes", "1", "--json", str(path)]) == 0
+    assert [row["plan"] for row in json.loads(path.read_text())["rows"]] == ["ddim-10"]
 
 
 def test_a_checkpoint_without_its_normaliser_is_refused(evaluate, tiny_checkpoint, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from ontick.envs.dataset import read_demonstrations, write_demonstrations
-from ontick.envs.demonstrations import Demonstrations
+from ontick.envs.demonstrations import Demonstrations, Statistics
 from ontick.envs.replay_buffer import read_replay_buffer
 from ontick.errors import InputError
 
@@ -26,6 +26,15 @@ def test_what_is_written_is_read_back(ending, saved, demonstrations):
     np.testing.assert_array_equal(found.actions, demonstrations.actions)
     np.testing.assert_array_equal(found.episode_ends, demonstrations.episode_ends)
     assert {**found.attributes, "complete": True} == {**demonstrations.attributes, "complete": True}
+
+
+def test_statistics_are_of_each_number_of_rows_however_wide():
+    rows = np.random.default_rng(0).normal(size=(30, 200)).astype(np.float32)
+    found, wide = Statistics.of(rows), rows.astype(np.float64)
+    np.testing.assert_array_equal(found.low, wide.min(0))
+    np.testing.assert_array_equal(found.high, wide.max(0))
+    np.testing.assert_allclose(found.mean, wide.mean(0))
+    np.testing.assert_allclose(found.std, wide.std(0))
 
 
 def test_the_replay_buffer_has_the_layout_of_diffusion_policy(saved):

@@ -185,7 +185,7 @@ REFUSED = {
     "scaled actions": (
         lambda c: c.update(action_normalization_stats={"actions": {"scale": [[2.0]], "offset": [[0.0]]}}), "actions",
     ),
-    "no shapes": (lambda c: c.pop("shape_metadata"), "shape_metadata"),
+    "no shapes": (lambda c: c.pop("shape_metadata"), "has no shape_metadata, wanted"),
 }  # fmt: skip
 
 
