@@ -133,6 +133,7 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     widths = {"observation_dim": data.observations.shape[1], "action_dim": data.actions.shape[1]}
     family, kind = NETWORKS[FAMILIES[options.algorithm]]
     network = kind(**widths, **settings["network"])
+    lessons = network.lessons
     training = TrainingConfig(seed=options.seed, **settings["training"])
     state = out.parent / f"{out.name}.state"
     if task_id is None and not discrete_dims:
@@ -140,9 +141,8 @@ def _train_diffusion(options: argparse.Namespace, settings: dict[str, dict[str, 
     print(
         f"{task_id or options.data}: {len(data)} episodes, {len(data.actions)} frames; preset {options.preset}: "
         f"{network.shape}, {training.steps} steps of batch {training.batch}"
-        + (f", after {network.lessons} lessons of its cameras" if network.lessons else "")
+        + (f", after {lessons} lessons of its cameras" if lessons else "")
     )
-    lessons = network.lessons
     with progress_bar(lessons + training.steps, str(out), "step") as bar:
         checkpoint = train(
             data.observations,

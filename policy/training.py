@@ -143,8 +143,8 @@ def train(
         cameras = cast(Cameras, network.cameras)
         if not (begun or taught):
             teach(cameras, data.observations, network_config.lessons, config, progress)
-        if state_file and not begun:
-            save_state(state_file, 0, run, network, ema, optim)
+            if state_file:
+                save_state(state_file, 0, run, network, ema, optim)
         data = replace(data, observations=told(cameras, data.observations))
     for step in range(first, config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
