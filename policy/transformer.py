@@ -128,6 +128,9 @@ class TransformerForDiffusion(ChunkNetwork):
         self.apply(_initialise)
         nn.init.normal_(self.pos_emb, std=0.02)
         nn.init.normal_(self.cond_pos_emb, std=0.02)
+        if c.fan_in_init:
+            crossing = (cast(DecoderLayer, layer).multihead_attn for layer in self.decoder.layers)
+            _from_fan_in(self.cond_obs_emb, *self.encoder.modules(), *crossing)
         self.cameras = eyes(c)  # after `apply`: it begins as it was made
         self.register_buffer("_frequency", frequencies(E), persistent=False)
 
@@ -218,3 +221,11 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(weight, std=0.02)
         bias = module.bias if isinstance(module, nn.Linear) else module.in_proj_bias
         nn.init.zeros_(bias)
+
+
+def _from_fan_in(*modules: nn.Module) -> None:
+    """A signal that comes in goes out about as large: what is 0.02 of it at every step of the way is hard to hear."""
+    for module in modules:
+        if isinstance(module, nn.Linear | Attention | nn.MultiheadAttention):
+            weight = module.weight if isinstance(module, nn.Linear) else module.in_proj_weight
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)

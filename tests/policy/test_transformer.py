@@ -257,6 +257,40 @@ def test_its_state_survives_half_precision_safetensors(tmp_path, random_network,
     assert all(torch.equal(v, state[k].float()) for k, v in other.state_dict().items())
 
 
+@pytest.mark.parametrize("n_cond_layers", [0, 1])
+def test_a_network_begun_from_its_fan_in_differs_on_the_observations_way_alone(n_cond_layers, tiny_config):
+    begun = {}
+    for fan_in_init in (False, True):
+        torch.manual_seed(0)
+        config = tiny_config(width=64, n_cond_layers=n_cond_layers, fan_in_init=fan_in_init)
+        begun[fan_in_init] = TransformerForDiffusion(config).state_dict()
+    weights = {
+        k: v for k, v in begun[True].items() if "weight" in k and v.dim() == 2 and not torch.equal(v, begun[False][k])
+    }
+    way = {name.split(".")[0] for name in weights} - {"decoder"}
+    assert way == {"cond_obs_emb", "encoder"}
+    assert {name.split(".", 3)[3] for name in weights if name.startswith("decoder")} == {
+        "multihead_attn.in_proj_weight"
+    }
+    for name, weight in weights.items():
+        assert weight.std().item() == pytest.approx(weight.shape[1] ** -0.5, rel=0.15), name
+    assert all(
+        torch.equal(v, begun[False][k]) for k, v in begun[True].items() if k not in weights and k != "_dummy_variable"
+    )
+
+
+def test_a_network_begun_from_its_fan_in_hears_its_observation(tiny_config):
+    def varies(fan_in_init):
+        torch.manual_seed(0)
+        network = TransformerForDiffusion(tiny_config(width=64, fan_in_init=fan_in_init)).eval()
+        obs = torch.randn(32, network.config.n_obs_steps, network.config.observation_dim)
+        x = torch.zeros(32, network.config.horizon, network.config.action_dim)
+        answer = network(x, torch.full((32,), 50), obs)
+        return (answer.std(0).mean() / answer.abs().mean()).item()
+
+    assert varies(True) > 10 * varies(False)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -268,6 +302,7 @@ def test_its_state_survives_half_precision_safetensors(tmp_path, random_network,
         ({"horizon": 8.0}, "horizon is 8.0"),
         ({"p_drop_attn": 1.5}, "p_drop_attn is 1.5"),
         ({"prediction": "noise"}, "unknown prediction 'noise'"),
+        ({"fan_in_init": 1}, "fan_in_init is 1"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(changes, complaint, tiny_config):
