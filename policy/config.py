@@ -155,8 +155,8 @@ class AttentionConfig(ChunkConfig):
 class TransformerConfig(AttentionConfig, CameraConfig):
     """Shapes and training choices of a diffusion transformer; the defaults are the published ones.
 
-    fan_in_init  weights on the observation's way to the rows begin with a standard deviation of 1 / sqrt(inputs), in
-                 the place of the published 0.02, which narrow networks take long to learn to hear through
+    fan_in_init  the memory's embedding and encoder and the cross-attention's inputs begin with a standard deviation of
+                 1 / sqrt(inputs), in the place of the published 0.02, through which little of an observation passes
     """
 
     causal: bool = True

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ontick.diffusion import Rows
 from ontick.errors import InputError
-from ontick.policy import TransformerConfig, TransformerForDiffusion
+from ontick.policy import StreamingTransformer, TransformerConfig, TransformerForDiffusion
 
 PUSH_T = {"action_dim": 2, "observation_dim": 20, "horizon": 16, "n_obs_steps": 2, "n_action_steps": 8}
 
@@ -258,25 +258,18 @@ def test_its_state_survives_half_precision_safetensors(tmp_path, random_network,
 
 
 @pytest.mark.parametrize("n_cond_layers", [0, 1])
-def test_a_network_begun_from_its_fan_in_differs_on_the_observations_way_alone(n_cond_layers, tiny_config):
-    begun = {}
-    for fan_in_init in (False, True):
+@pytest.mark.parametrize("family", [TransformerForDiffusion, StreamingTransformer])
+def test_a_network_begun_from_its_fan_in_differs_on_the_observations_way_alone(family, n_cond_layers, tiny_config):
+    published, begun = {}, {}
+    for state, fan_in_init in ((published, False), (begun, True)):
         torch.manual_seed(0)
         config = tiny_config(width=64, n_cond_layers=n_cond_layers, fan_in_init=fan_in_init)
-        begun[fan_in_init] = TransformerForDiffusion(config).state_dict()
-    weights = {
-        k: v for k, v in begun[True].items() if "weight" in k and v.dim() == 2 and not torch.equal(v, begun[False][k])
-    }
-    way = {name.split(".")[0] for name in weights} - {"decoder"}
-    assert way == {"cond_obs_emb", "encoder"}
-    assert {name.split(".", 3)[3] for name in weights if name.startswith("decoder")} == {
-        "multihead_attn.in_proj_weight"
-    }
-    for name, weight in weights.items():
-        assert weight.std().item() == pytest.approx(weight.shape[1] ** -0.5, rel=0.15), name
-    assert all(
-        torch.equal(v, begun[False][k]) for k, v in begun[True].items() if k not in weights and k != "_dummy_variable"
-    )
+        state.update(family(config).state_dict())
+    way = {f"decoder.layers.{layer}.multihead_attn.in_proj_weight" for layer in range(config.layers)}
+    way |= {k for k, v in begun.items() if k.startswith(("cond_obs_emb.", "encoder.")) and v.dim() == 2}
+    assert {k for k, v in begun.items() if not torch.equal(v, published[k])} == way
+    for name in way:
+        assert begun[name].std().item() == pytest.approx(begun[name].shape[1] ** -0.5, rel=0.15), name
 
 
 def test_a_network_begun_from_its_fan_in_hears_its_observation(tiny_config):
