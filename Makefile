@@ -182,7 +182,7 @@ results-pixels: setup
 	for plan in bac-10 global-10; do \
 		$(BIN)/ontick calibrate runs/avoid-hearing --plan $$plan --data runs/avoid-pixels-1000.zarr --samples 8 || exit 1; \
 	done
-	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-hearing --plans ddpm-100,exact,bac-10,global-10,ddim-10 \
+	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-hearing --plans ddim-10,bac-10,global-10,exact,ddpm-100 \
 		--json $(RESULTS)/avoid-pixels-cpu.json
 
 results-push-t: setup
