@@ -184,6 +184,8 @@ results-pixels: setup
 	done
 	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-hearing --plans ddim-10,bac-10,global-10,exact,ddpm-100 \
 		--json $(RESULTS)/avoid-pixels-cpu.json
+	$(TIMES) $(foreach plan,exact ddim-10 bac-10 global-10,runs/avoid-hearing=$(plan)) --data runs/avoid-pixels-1000.zarr \
+		--json $(RESULTS)/avoid-pixels-times-cpu.json
 
 results-push-t: setup
 	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 300 --out runs/pusht.zarr
