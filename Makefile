@@ -190,8 +190,8 @@ results-pixels: setup
 results-push-t: setup
 	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 300 --out runs/pusht.zarr
 	$(call train,push-t,--data runs/pusht.zarr --preset push-t)
-	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddim-10,ddim-2,rti-3,ddpm-100 \
-		--json $(RESULTS)/push-t-cpu.json
+	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddim-10,ddim-2,rti-3 --json $(RESULTS)/push-t-cpu.json
+	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddpm-100 --json $(RESULTS)/push-t-ddpm-cpu.json
 	$(BIN)/python benchmarks/experts_played.py ontick/PushT-v0 --episodes 100 --json $(RESULTS)/push-t-expert-cpu.json
 
 # The controller in real time, an hour and more: run nothing beside it.

@@ -204,6 +204,7 @@ def _scene() -> str:
         <body name="tool" pos="0 0 0.035">
           <joint name="x" type="slide" axis="1 0 0"/>
           <joint name="y" type="slide" axis="0 1 0" range="-0.13 {GOAL_Y_M + 0.12}" limited="true"/>
+          <camera name="carried" pos="0 0.12 0.45" xyaxes="1 0 0 0 1 0" fovy="45"/>
           <geom type="cylinder" size="{TOOL_RADIUS_M} 0.03" mass="0.5" rgba="0.15 0.16 0.2 1"/>
           <geom class="drawn" type="sphere" pos="0 0 0.04" size="0.014" mass="0.01" rgba="0.15 0.16 0.2 1"/>
         </body>

@@ -69,12 +69,17 @@ def avoid_expert(rng: np.random.Generator | None) -> Expert:
         if target_m[1] >= STOP_Y_M:
             return np.zeros(2, np.float32)
         ahead_y_m = target_m[1] + style.look_ahead_m
-        wanted_m = np.array([legs[-1].x_m(ahead_y_m), ahead_y_m]) - target_m
-        swelling = 1.0 + style.swell * np.sin(style.phase + 2 * np.pi * target_m[1] / 0.2)
-        length = min(1.0, style.speed * swelling)
-        return (length * wanted_m / max(np.hypot(*wanted_m), ACTION_M)).astype(np.float32)
+        return moved(style, target_m, np.array([legs[-1].x_m(ahead_y_m), ahead_y_m]))
 
     return act
+
+
+def moved(style: AvoidStyle, target_m: np.ndarray, wanted_m: np.ndarray) -> np.ndarray:
+    """The action [2] that moves the tool's target towards a place [2], as fast as the style moves there."""
+    way_m = wanted_m - target_m
+    swelling = 1.0 + style.swell * np.sin(style.phase + 2 * np.pi * target_m[1] / 0.2)
+    length = min(1.0, style.speed * swelling)
+    return (length * way_m / max(np.hypot(*way_m), ACTION_M)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Avoid, seen by a camera straight above: where the obstacles are stands in the picture alone.
+"""Avoid, seen by a camera that the tool carries: where the obstacles are stands in the picture alone.
 
 Physics, actions and success are Avoid's. Avoid's obstacles lie within a centimetre of places that can be learnt by
 heart, so here each row is shifted sideways besides, further than the gap that is left to an obstacle.
@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from .avoid import ROW_OF_OBSTACLE, AvoidEnv, mujoco
 from .rendering import Camera
 
-CAMERA, SIZE = "top", 64
-STATE_DIM = 4
+CAMERA, SIZE = "carried", 64
+STATE_DIM = 2
 OBSERVATION_DIM = STATE_DIM + 3 * SIZE * SIZE
 ROW_SHIFT_M = (0.06, 0.06, 0.04)  # at most, to either side; the walls leave the last row the least
 
 
 class AvoidPixelsEnv(AvoidEnv):
-    """Observation float32 [4 + 3 * 64 * 64], action float32 [2] in [-1, 1] as Avoid's.
+    """Observation float32 [2 + 3 * 64 * 64], action float32 [2] in [-1, 1] as Avoid's.
 
-    Observation: tool (x, y) and the target from the tool (x, y), in metres; then the picture, from 0 to 1: red, green
-    and blue, each row by row from the top left. `info` has Avoid's own besides, as `expert_observation` [6].
+    Observation: tool (x, y), in metres; then the picture, from 0 to 1: red, green and blue, each row by row from the
+    top left. The camera looks down from 0.45 m above the tool's middle; of what is as high as that, 3.5 cm, the picture
+    shows 18 cm to either side, 6 cm back and 30 cm ahead. `info` has Avoid's own besides, `expert_observation` [6].
+
+    The state leaves out how far the target is from the tool, which Avoid tells: it tells what the demonstrator does at
+    this moment, and a policy learns to go on with that sooner than to look where the obstacles are.
     """
 
     def __init__(self, **options: Any):

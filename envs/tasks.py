@@ -149,6 +149,12 @@ def _avoid_expert(style: np.random.Generator | None) -> Expert:
     return avoid_expert(style)
 
 
+def _avoid_pixels_expert(style: np.random.Generator | None) -> Expert:
+    from .avoid_pixels_expert import avoid_pixels_expert
+
+    return avoid_pixels_expert(style)
+
+
 def _push_t_expert(style: np.random.Generator | None) -> Expert:
     from .push_t_expert import push_t_expert
 
@@ -229,7 +235,11 @@ AVOID = Task(
 )
 
 AVOID_PIXELS = replace(
-    AVOID, id="ontick/AvoidPixels-v0", observation_dim=4 + 3 * 64 * 64, entry_point="avoid_pixels:AvoidPixelsEnv"
+    AVOID,
+    id="ontick/AvoidPixels-v0",
+    observation_dim=2 + 3 * 64 * 64,
+    make_expert=_avoid_pixels_expert,
+    entry_point="avoid_pixels:AvoidPixelsEnv",
 )
 
 PUSH_T = Task(

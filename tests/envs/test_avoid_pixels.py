@@ -39,10 +39,9 @@ def picture(observation):
 
 def shown_at(env, point_m):
     """The pixel (row, column) in which the camera sees a point (x, y, z) of the scene."""
-    model = env.unwrapped._model
-    camera = model.camera(CAMERA)
-    from_camera = np.asarray(point_m) - camera.pos
-    pixels_per_m = SIZE / 2 / (-from_camera[2] * np.tan(np.deg2rad(camera.fovy[0]) / 2))
+    inner = env.unwrapped
+    from_camera = np.asarray(point_m) - inner._data.camera(CAMERA).xpos
+    pixels_per_m = SIZE / 2 / (-from_camera[2] * np.tan(np.deg2rad(inner._model.camera(CAMERA).fovy[0]) / 2))
     return int(SIZE / 2 - from_camera[1] * pixels_per_m), int(SIZE / 2 + from_camera[0] * pixels_per_m)
 
 
@@ -71,23 +70,39 @@ def test_the_picture_shows_the_tool_and_every_obstacle_where_they_are(env):
             observation = env.step(np.array([0.3, 0.2]))[0]
         things = [((*env.unwrapped.tool_m, 0.09), 3)]
         things += [((x, y, 0.06), row) for (x, y), row in zip(env.unwrapped._obstacles_m, ROW_OF_OBSTACLE, strict=True)]
-        for point_m, wanted in things:
-            colour = picture(observation)[shown_at(env, point_m)]
+        in_view = [(shown_at(env, point_m), wanted) for point_m, wanted in things]
+        in_view = [(place, wanted) for place, wanted in in_view if min(place) >= 0 and max(place) < SIZE]
+        assert len(in_view) >= 2  # the tool, and the obstacle that it faces
+        for place, wanted in in_view:
+            colour = picture(observation)[place]
             apart = [np.abs(colour - known).sum() for known in (*rows, tool, table)]
-            assert int(np.argmin(apart)) == wanted, (seed, point_m, colour)
+            assert int(np.argmin(apart)) == wanted, (seed, place, colour)
 
 
-def test_the_whole_way_is_in_the_picture(env):
+def test_the_facing_obstacle_is_in_the_picture_at_every_step(env):
+    for seed in demonstration_seeds(2, 4):
+        expert, (_, info) = expert_of(RECIPE, seed), env.reset(seed=seed)
+        for _ in range(TASK.max_steps):
+            inner = env.unwrapped
+            if inner.tool_m[1] > GOAL_Y_M - 0.14:  # past the last row
+                break
+            assert all(0 <= place < SIZE for place in shown_at(env, (*inner._obstacles_m[inner._facing], 0.06)))
+            info = env.step(expert(info["expert_observation"]))[4]
+
+
+def test_the_camera_goes_with_the_tool(env):
     env.reset(seed=0)
-    for point_m in ((-0.3, -0.06, 0.09), (0.3, GOAL_Y_M + 0.03, 0.09)):
-        assert all(0 <= place < SIZE for place in shown_at(env, point_m))
+    at = shown_at(env, (*env.unwrapped.tool_m, 0.06))
+    for _ in range(5):
+        env.step(np.array([1.0, 1.0]))
+        assert np.abs(np.subtract(shown_at(env, (*env.unwrapped.tool_m, 0.06)), at)).max() <= 1
 
 
 def test_the_state_does_not_tell_where_obstacles_are_and_the_picture_does(env):
     observation, info = env.reset(seed=5)
     inner = env.unwrapped
     np.testing.assert_array_equal(observation[:STATE_DIM], info["expert_observation"][:STATE_DIM].astype(np.float32))
-    inner._obstacles_m[3] += [0.03, 0.0]
+    inner._obstacles_m[0] += [0.03, 0.0]
     inner._model.body_pos[inner._obstacle_bodies, :2] = inner._obstacles_m
     moved = env.step(np.zeros(2))[0]
     np.testing.assert_array_equal(moved[:STATE_DIM], observation[:STATE_DIM])
