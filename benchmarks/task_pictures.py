@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ontick.commands.families import checkpoint_for, parse_candidate, policy_maker
-from ontick.envs import demonstration_seeds, evaluation_seeds, find_task
+from ontick.envs import avoid_pixels, demonstration_seeds, evaluation_seeds, find_task
 from ontick.envs.avoid import GOAL_Y_M, OBSTACLE_RADIUS_M, WALL_X_M, nominal_obstacles
 from ontick.envs.collection import Recipe, expert_of, record_episode
 from ontick.envs.episodes import play
@@ -35,15 +35,16 @@ SIZE, FRAMES, WAYS = 320, 4, 64
 MODES = [a + b + c for a in "LR" for b in "LR" for c in "LR"]
 
 
-def scene(task_id: str, seed: int) -> np.ndarray:
-    """Frames of an expert's episode side by side, from its start to its end. uint8 [SIZE, FRAMES * SIZE, 3]"""
+def scene(task_id: str, seed: int, size: int = SIZE, **camera: str) -> np.ndarray:
+    """Frames of an expert's episode side by side, from its start to its end, drawn `size` wide and enlarged.
+    uint8 [SIZE, FRAMES * SIZE, 3]"""
     task = find_task(task_id)
-    env = task.make(render=True, width=SIZE, height=SIZE)
+    env = task.make(render=True, width=size, height=size, **camera)
     steps = sum(1 for _ in _expert_steps(env, task.expert(), seed))
     picked = np.linspace(0, steps - 1, FRAMES).round().astype(int)  # drawing is slow, so the episode is played twice
     frames = [env.render() for step, _ in enumerate(_expert_steps(env, task.expert(), seed)) if step in picked]
     env.close()
-    return np.concatenate(frames, axis=1)
+    return np.concatenate(frames, axis=1).repeat(SIZE // size, axis=0).repeat(SIZE // size, axis=1)
 
 
 def _expert_steps(env: Any, expert: Expert, seed: int) -> Iterator[None]:
@@ -129,7 +130,10 @@ def main() -> None:
         else:
             from PIL import Image
 
-            Image.fromarray(scene(CARDS[card], seed=1)).save(path)
+            views: list[dict[str, Any]] = [{}]
+            if card == "avoid-pixels":  # what its policy sees stands below
+                views += [{"size": avoid_pixels.SIZE, "camera": avoid_pixels.CAMERA}]
+            Image.fromarray(np.concatenate([scene(CARDS[card], seed=1, **view) for view in views])).save(path)
         print(path.relative_to(OUT.parent.parent))
 
 

@@ -164,7 +164,7 @@ def test_a_bad_action_is_told(env, action):
 
 
 @pytest.mark.skipif(not render_available()[0], reason="no OpenGL here")
-@pytest.mark.parametrize("camera", ["behind", "top"])
+@pytest.mark.parametrize("camera", ["behind", "top", "carried"])
 def test_it_can_be_drawn(camera):
     env = TASK.make(render=True, width=64, height=48, camera=camera)
     env.reset(seed=0)
