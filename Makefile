@@ -177,14 +177,14 @@ times-robosuite: robosuite
 		--data runs/can.hdf5 --json $(RESULTS)/can-times-cpu.json
 
 results-pixels: setup
-	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 1000 --out runs/avoid-pixels-1000.zarr
-	$(call train,avoid-hearing,--data runs/avoid-pixels-1000.zarr --preset avoid-pixels)
+	$(BIN)/ontick demos ontick/AvoidPixels-v0 --styled --episodes 1000 --out runs/avoid-pixels.zarr
+	$(call train,avoid-pixels,--data runs/avoid-pixels.zarr --preset avoid-pixels)
 	for plan in bac-10 global-10; do \
-		$(BIN)/ontick calibrate runs/avoid-hearing --plan $$plan --data runs/avoid-pixels-1000.zarr --samples 8 || exit 1; \
+		$(BIN)/ontick calibrate runs/avoid-pixels --plan $$plan --data runs/avoid-pixels.zarr --samples 8 || exit 1; \
 	done
-	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-hearing --plans ddim-10,bac-10,global-10,exact,ddpm-100 \
+	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-pixels --plans ddim-10,bac-10,global-10,exact,ddpm-100 \
 		--json $(RESULTS)/avoid-pixels-cpu.json
-	$(TIMES) $(foreach plan,exact ddim-10 bac-10 global-10,runs/avoid-hearing=$(plan)) --data runs/avoid-pixels-1000.zarr \
+	$(TIMES) $(foreach plan,exact ddim-10 bac-10 global-10,runs/avoid-pixels=$(plan)) --data runs/avoid-pixels.zarr \
 		--json $(RESULTS)/avoid-pixels-times-cpu.json
 
 results-push-t: setup
