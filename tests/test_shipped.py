@@ -24,7 +24,7 @@ from ontick.video import load_video_checkpoint, write_clips
 AVOID = "ontick/Avoid-v0"
 PICK_PLACE, PEG_INSERT = "metaworld/pick-place-v3", "metaworld/peg-insert-side-v3"
 DRAWER_OPEN = "metaworld/drawer-open-v3"
-LIFT, PUSH_T = "robosuite/Lift", "ontick/PushT-v0"
+LIFT, PUSH_T, AVOID_PIXELS = "robosuite/Lift", "ontick/PushT-v0", "ontick/AvoidPixels-v0"
 PRESETS = {
     AVOID: "avoid",
     PICK_PLACE: "cpu-small",
@@ -32,6 +32,7 @@ PRESETS = {
     DRAWER_OPEN: "drawer-open",
     LIFT: "lift-small",
     PUSH_T: "push-t",
+    AVOID_PIXELS: "avoid-pixels",
 }
 
 
@@ -47,7 +48,6 @@ def test_weights_are_small_enough_to_ship():
 SHIPPED = {
     "ddpm-100": PRESETS,
     "robomimic-bc": (AVOID, PICK_PLACE, PEG_INSERT),
-    "robomimic-bc-rnn": (AVOID,),
     "anchored-2": (AVOID, PICK_PLACE),
     "diagonal-1": (AVOID, PICK_PLACE),
     "draft-3": (AVOID, PICK_PLACE, PEG_INSERT),
@@ -84,7 +84,7 @@ def test_the_gripper_is_scaled_down():
     assert scale[3] < 0.25 * scale[:3].min()
 
 
-@pytest.mark.parametrize("plan", ["ddpm-100", "robomimic-bc", "robomimic-bc-rnn"])
+@pytest.mark.parametrize("plan", ["ddpm-100", "robomimic-bc"])
 def test_policies_of_avoid_know_the_modes_of_their_demonstrations(plan):
     candidate = parse_candidate(plan)
     modes = Entry(AVOID, (Rung(candidate, checkpoint_for(AVOID, candidate, None)),), "cpu").demonstrated_modes
