@@ -63,6 +63,10 @@ TASK_ROWS = $(BIN)/ontick evaluate --plans $(SAMPLERS),robomimic-bc --episodes 2
 results-tasks: setup
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --json benchmarks/results/task-avoid-cpu.json
 	$(TASK_ROWS) --tasks ontick/Avoid-v0 --disturb push --json benchmarks/results/task-avoid-push-cpu.json
+	$(BIN)/ontick demos ontick/Avoid-v0 --styled --episodes 1000 --out runs/avoid.hdf5
+	$(call train,avoid-rnn,--algorithm bc-rnn --data runs/avoid.hdf5)
+	$(TASK_ROWS) --plans robomimic-bc-rnn --tasks ontick/Avoid-v0 --checkpoint runs/avoid-rnn --json benchmarks/results/task-avoid-rnn-cpu.json
+	$(TASK_ROWS) --plans robomimic-bc-rnn --tasks ontick/Avoid-v0 --checkpoint runs/avoid-rnn --disturb push --json benchmarks/results/task-avoid-rnn-push-cpu.json
 	$(TASK_ROWS) --tasks metaworld/pick-place-v3 --json benchmarks/results/task-pick-place-cpu.json
 	$(TASK_ROWS) --tasks metaworld/peg-insert-side-v3 --json benchmarks/results/task-peg-insert-side-cpu.json
 	$(TASK_ROWS) --plans $(SAMPLERS) --tasks metaworld/drawer-open-v3 --json benchmarks/results/task-drawer-open-cpu.json
@@ -183,14 +187,15 @@ results-pixels: setup
 	done
 	$(PLAY) ontick/AvoidPixels-v0 --checkpoint runs/avoid-pixels --plans ddim-10,bac-10,global-10,exact,ddpm-100 \
 		--json $(RESULTS)/avoid-pixels-cpu.json
-	$(TIMES) $(foreach plan,exact ddim-10 bac-10 global-10,runs/avoid-pixels=$(plan)) --data runs/avoid-pixels.zarr \
+	$(TIMES) $(foreach plan,ddpm-100 exact ddim-10 bac-10 global-10,runs/avoid-pixels=$(plan)) --data runs/avoid-pixels.zarr \
 		--json $(RESULTS)/avoid-pixels-times-cpu.json
 
 results-push-t: setup
 	$(BIN)/ontick demos ontick/PushT-v0 --styled --episodes 300 --out runs/pusht.zarr
-	$(call train,push-t,--data runs/pusht.zarr --preset push-t)
-	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddim-10,ddim-2,rti-3 --json $(RESULTS)/push-t-cpu.json
-	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddpm-100 --json $(RESULTS)/push-t-ddpm-cpu.json
+	$(call train,push-t,--data runs/pusht.zarr --preset push-t --set n_action_steps=4)
+	$(PLAY) ontick/PushT-v0 --plans ddim-10,ddim-2,rti-3 --json $(RESULTS)/push-t-cpu.json
+	$(PLAY) ontick/PushT-v0 --plans ddpm-100 --json $(RESULTS)/push-t-ddpm-cpu.json
+	$(PLAY) ontick/PushT-v0 --checkpoint runs/push-t --plans ddim-10-every-1 --json $(RESULTS)/push-t-trained-cpu.json
 	$(BIN)/python benchmarks/experts_played.py ontick/PushT-v0 --episodes 100 --json $(RESULTS)/push-t-expert-cpu.json
 
 # The controller in real time, an hour and more: run nothing beside it.

@@ -260,7 +260,9 @@ class _Layer(nn.Module):
 
     def self_attention(self, x: Tensor, memory: Memory) -> Tensor:
         B, T, E = x.shape
-        q, k, v = self.self_in(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()  # [B, H, T, d] each
+        # [B, H, T, d] each. One view and permute of all three would do, but OpenVINO (2026.4) compiles it wrongly where
+        # T is H, without a word.
+        q, k, v = (part.view(B, T, self.heads, -1).transpose(1, 2) for part in self.self_in(x).chunk(3, -1))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.self_out(y.transpose(1, 2).reshape(B, T, E))
 

@@ -3,13 +3,14 @@
     python benchmarks/chunk_times.py runs/lift-t=exact runs/lift-t=ddim-10 runs/lift-bc=robomimic-bc \\
         --data runs/lift.hdf5 --json benchmarks/results/lift-times-cpu.json
 
-What stands before the `=` is a checkpoint, behind it the plan. All answer the same observations, of demonstrations.
+What stands before the `=` is a checkpoint, behind it the plan. All answer the same observations, of demonstrations. Of
+a policy that looks at pictures the time of their encoding, which is part of the answer's, is told too.
 """
 
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ontick.benchmarks.policy import interleaved, percentiles
 from ontick.commands.families import parse_candidate, policy_maker, with_schedule_of
 from ontick.commands.progress import progress_bar
+from ontick.commands.timing import sees, timed
 from ontick.envs.dataset import read_demonstrations
 from ontick.errors import InputError
 from ontick.files import write_whole
@@ -31,6 +33,7 @@ class Served(NamedTuple):
 
     name: str
     policy: Policy
+    encoded_s: list[float]  # of every answer, where it looks at pictures
 
     def answer(self, obs: Tensor, birth: int) -> None:
         self.policy.predict_action_chunk(obs[:, -self.policy.n_obs_steps :].numpy(), [0])
@@ -43,7 +46,11 @@ def served(row: str) -> Served:
     folder = Path(checkpoint)
     policy = policy_maker(with_schedule_of(parse_candidate(plan), folder), folder)(1)
     policy.reset([0], [0])
-    return Served(row, policy)
+    encoded_s: list[float] = []
+    if sees(policy):
+        network = policy.program.denoiser
+        network.prepare = timed(network.prepare, encoded_s)
+    return Served(row, policy, encoded_s)
 
 
 def windows(path: Path) -> list[Tensor]:
@@ -64,12 +71,22 @@ def main() -> None:
     contestants = [served(row) for row in options.rows]
     with torch.inference_mode(), progress_bar(options.answers + 1, str(options.data), "round") as bar:
         times = interleaved(contestants, windows(options.data), torch.device("cpu"), options.answers, bar.update)
-    rows = {name: {**percentiles(seconds), "max": float(seconds.max() * 1e3)} for name, seconds in times.items()}
-    for name, ms in rows.items():
+    encoded = {each.name: np.array(each.encoded_s[1:]) for each in contestants if each.encoded_s}  # not the first round
+    told = {"chunk_ms": summaries(times)}
+    if encoded:
+        denoised = {name: times[name] - seconds for name, seconds in encoded.items()}
+        told |= {"encode_ms": summaries(encoded), "denoise_ms": summaries(denoised)}
+    for name, ms in told["chunk_ms"].items():
         p99 = "-" if ms["p99"] is None else f"{ms['p99']:.2f}"
-        print(f"{name:40} p50 {ms['p50']:8.2f} ms, p99 {p99}, n = {ms['n']}")
+        encode = f", encoding p50 {told['encode_ms'][name]['p50']:.2f} of it" if name in encoded else ""
+        print(f"{name:40} p50 {ms['p50']:8.2f} ms, p99 {p99}, n = {ms['n']}{encode}")
     if options.json is not None:
-        write_whole(options.json, json.dumps({"machine": describe_machine(), "chunk_ms": rows}, indent=1) + "\n")
+        write_whole(options.json, json.dumps({"machine": describe_machine(), **told}, indent=1) + "\n")
+
+
+def summaries(times: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """ms of each row, of times [n] in s."""
+    return {name: {**percentiles(seconds), "max": float(seconds.max() * 1e3)} for name, seconds in times.items()}
 
 
 if __name__ == "__main__":

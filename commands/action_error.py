@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..accel import find_accelerator
+from ..diffusion import Plan
 from ..errors import RunFailed
 from ..policy import DiffusionPolicy, serve
 from ..runtime import FollowingPolicy
+
+ROUNDING = 1e-2  # of actions in [-1, 1]; what is exact was 1e-4 from dense at most, wherever it was computed rightly
 
 
 def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
@@ -15,7 +19,8 @@ def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
     same grid, solver and noise with everything computed in fp32; None for what has no diffusion plan.
 
     windows: [n, To, Do], each answered with noise of its own; twice where an answer follows from the one before, since
-    the first is the cold plan's.
+    the first is the cold plan's. Raises RunFailed for actions that are not finite, and where a plan that only rewrites
+    changed more than rounding does.
     """
     if not isinstance(policy, DiffusionPolicy):
         return None
@@ -40,4 +45,15 @@ def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
         raise RunFailed(
             f"plan {policy.plan.name} gives actions that are NaN or infinite; its network or plan is broken"
         )
-    return {"rms": float(np.sqrt((difference**2).mean())), "largest": float(np.abs(difference).max())}
+    largest = float(np.abs(difference).max())
+    if largest > ROUNDING and _only_rounds(policy.plan):
+        raise RunFailed(
+            f"plan {policy.plan.name}, which should change nothing, changes actions by up to {largest:.2g} on backend "
+            f"{policy.backend}: that backend computes this network wrongly; use a plan file with backend: eager"
+        )
+    return {"rms": float(np.sqrt((difference**2).mean())), "largest": largest}
+
+
+def _only_rounds(plan: Plan) -> bool:
+    """Whether nothing of what accelerates a plan may change more than rounding does."""
+    return plan.precision == "fp32" and all(find_accelerator(name).exact for name in plan.accelerators)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 from unittest import mock
 
 import numpy as np
@@ -42,28 +43,38 @@ def answer_latencies(
     return np.round(measure_latency(answer, n=n, warmup=2) * 1e3, 3) * 1e-3
 
 
+def sees(policy: Policy) -> TypeGuard[DiffusionPolicy]:
+    """Whether a policy looks at pictures."""
+    config = policy.checkpoint.network.config if isinstance(policy, DiffusionPolicy) else None
+    return isinstance(config, CameraConfig) and bool(config.cameras)
+
+
+def timed(prepare: Callable[[Tensor], Any], seconds: list[float]) -> Callable[[Tensor], Any]:
+    """`Denoiser.prepare`, which adds what each call takes to `seconds`."""
+    from ..benchmarks.counting import wait
+
+    clock = WallClock()
+
+    def timed_prepare(obs: Tensor) -> Any:
+        start_s = clock.now()
+        context = prepare(obs)
+        wait(obs.device)
+        seconds.append(clock.now() - start_s)
+        return context
+
+    return timed_prepare
+
+
 def stage_latencies(policy: Policy, windows: np.ndarray, n: int) -> dict[str, Any] | None:
     """{"encode", "denoise"}: n, p50, p99, p99.9 and max [ms] of each in n answers to windows [m, To, Do] in turn.
 
     encode: what is computed once an observation (`Denoiser.prepare`), its cameras above all; denoise: the rest of the
     answer. None for a policy without cameras, whose encoding is next to nothing.
     """
-    from ..benchmarks.counting import wait
-
-    if not isinstance(policy, DiffusionPolicy):
-        return None
-    config = policy.checkpoint.network.config
-    if not (isinstance(config, CameraConfig) and config.cameras):
+    if not sees(policy):
         return None
     network, clock, ledger = policy.program.denoiser, WallClock(), Ledger()
-    plain, encoded_s = network.prepare, []
-
-    def prepare(obs: Tensor) -> Any:
-        start_s = clock.now()
-        context = plain(obs)
-        wait(obs.device)
-        encoded_s.append(clock.now() - start_s)
-        return context
+    encoded_s: list[float] = []
 
     def answer() -> dict[str, float]:
         encoded_s.clear()
@@ -74,6 +85,6 @@ def stage_latencies(policy: Policy, windows: np.ndarray, n: int) -> dict[str, An
 
     policy.reset([0], [0])
     following = itertools.cycle(windows[:, None])
-    with mock.patch.object(network, "prepare", prepare):
+    with mock.patch.object(network, "prepare", timed(network.prepare, encoded_s)):
         measure_latency(answer, n, WARM_UP, clock, ledger)
     return {"encode": ledger.stage("encode").summary_ms(), "denoise": ledger.stage("inference").summary_ms()}

@@ -99,6 +99,19 @@ def test_openvino_equals_eager_for_other_networks(
         assert_equal_actions(eager, fast, observation(2, seed, network.config.n_obs_steps), keys)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("heads", [2, 4])
+@pytest.mark.parametrize("horizon", [2, 3, 4, 5])
+def test_openvino_equals_eager_with_as_many_rows_as_heads_and_otherwise(
+    has_openvino, randomised_network, observation, keys, heads, horizon, causal
+):
+    network = randomised_network(layers=1, heads=heads, horizon=horizon, n_obs_steps=1, n_action_steps=1, causal=causal)
+    whole = {"exact": {"rows": False}}
+    eager, fast = (program(network, planned("ddim-3", whole, backend=backend)) for backend in RUN_HERE)
+    assert fast.rows == horizon
+    assert_equal_actions(eager, fast, observation(2, 0, 1), keys)
+
+
 def test_openvino_is_deterministic_and_keeps_nothing_between_chunks(has_openvino, pair, observation, keys):
     _, fast = pair("unipc-6")
     first = chunk(fast, observation(1, 0), keys)

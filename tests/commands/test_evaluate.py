@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from ontick.accel.exact_network import _Layer
 from ontick.commands import main
 from ontick.commands.families import default_plan, parse_candidate
 from ontick.commands.request import Entry, Rung
@@ -293,6 +294,14 @@ def test_the_table_has_a_column_for_modes_where_a_row_has_them(evaluate, capsys)
     lines = capsys.readouterr().out.splitlines()
     assert "  mode nats  gap mm  refreshes" in lines[1] and max(map(len, lines)) <= 180
     assert "  1.98 of 2.05     6.2" in lines[4] and "             -       -" in lines[3]
+
+
+def test_an_exact_plan_that_changes_actions_is_refused(evaluate, monkeypatch, capsys):
+    attention = _Layer.self_attention
+    monkeypatch.setattr(_Layer, "self_attention", lambda self, x, memory: 0.5 * attention(self, x, memory))
+    code, _ = evaluate(episodes="1", plans="exact-ddim-4")
+    error = capsys.readouterr().err
+    assert code == 1 and "should change nothing, changes actions by up to" in error and "backend: eager" in error
 
 
 def test_a_row_tells_refreshes_and_what_acceleration_changed(evaluate, capsys, tmp_path):
