@@ -57,7 +57,7 @@ results: setup
 	$(BIN)/ontick evaluate --tasks metaworld/pick-place-v3,metaworld/peg-insert-side-v3 \
 		--plans ddpm-100,exact,bf16,int8 --episodes 100 --workers 2 --json benchmarks/results/exact-evaluate-cpu.json
 
-# The task cards' tables: every shipped policy and baseline, 200 episodes a row; it takes long. The cards train BC-RNN.
+# The task cards' tables: every shipped policy and baseline, 200 episodes a row; it takes long.
 SAMPLERS = ddpm-100,ddim-10,ddim-4,ddim-2,dpmpp-10
 TASK_ROWS = $(BIN)/ontick evaluate --plans $(SAMPLERS),robomimic-bc --episodes 200 --workers 2
 results-tasks: setup

@@ -7,10 +7,11 @@ chunk = run_chunk(program, program.prepare(obs), seed, birth)
 from .attach import Attachment, attach, record
 from .building import build
 from .contracts import Accelerator, Stage, Use
-from .registry import GROUP, accelerator_names, find_accelerator
+from .registry import GROUP, ROUNDING, accelerator_names, find_accelerator, only_rounds
 
 __all__ = [
     "GROUP",
+    "ROUNDING",
     "Accelerator",
     "Attachment",
     "Stage",
@@ -19,5 +20,6 @@ __all__ = [
     "attach",
     "build",
     "find_accelerator",
+    "only_rounds",
     "record",
 ]

@@ -2,6 +2,7 @@
 
 from importlib.metadata import entry_points
 
+from ..diffusion import Plan
 from ..errors import InputError
 from .caching.cached import Cache
 from .contracts import Accelerator
@@ -10,6 +11,7 @@ from .gates import GatedTaylor, ThirdOrderSkip
 from .picard import ParallelInTime
 
 GROUP = "ontick.accelerators"
+ROUNDING = 1e-2  # of actions in [-1, 1]: a difference beyond it is none of rounding
 OWN: tuple[type[Accelerator], ...] = (Cache, Exact, GatedTaylor, ParallelInTime, ThirdOrderSkip)
 
 
@@ -38,3 +40,8 @@ def find_accelerator(name: str) -> Accelerator:
     if not (isinstance(kind, type) and issubclass(kind, Accelerator) and kind.name == name):
         raise InputError(f"accelerator {name!r}: {points[0].value} is no Accelerator of that name")
     return kind()
+
+
+def only_rounds(plan: Plan) -> bool:
+    """Whether nothing of what accelerates a plan may change more than rounding does: actions by at most ROUNDING."""
+    return plan.precision == "fp32" and all(find_accelerator(name).exact for name in plan.accelerators)

@@ -84,8 +84,7 @@ class Ours(Contestant):
         self.refreshes = self.calls if self.program.refreshes is None else self.program.refreshes
         if self.program.dynamic:
             self.refreshes = None
-        exact = all(accel.find_accelerator(accelerator).exact for accelerator in plan.accelerators)
-        self.rounds = exact and plan.precision == "fp32"
+        self.rounds = accel.only_rounds(plan)
         self.sampler = plan.plain()
 
     def gate(self) -> dict[str, float] | None:

@@ -203,7 +203,7 @@ def action_errors(
             plain[sampler] = _executed(twin, observations)
         difference = (_executed(contestant, observations) - plain[sampler]).double()
         largest = difference.abs().max().item()
-        if not largest <= (1e-2 if contestant.rounds else 2.0):  # nor NaN
+        if not largest <= (accel.ROUNDING if contestant.rounds else 2.0):  # nor NaN
             raise RunFailed(f"{contestant.name} is {largest:g} away from its plain sampler, which is no rounding")
         errors[contestant.name] = {"action_error": largest, "action_rms": difference.pow(2).mean().sqrt().item()}
     return errors

@@ -5,13 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..accel import find_accelerator
-from ..diffusion import Plan
+from ..accel import ROUNDING, only_rounds
 from ..errors import RunFailed
 from ..policy import DiffusionPolicy, serve
 from ..runtime import FollowingPolicy
-
-ROUNDING = 1e-2  # of actions in [-1, 1]; what is exact was 1e-4 from dense at most, wherever it was computed rightly
 
 
 def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
@@ -46,14 +43,9 @@ def action_error(policy: Any, windows: np.ndarray) -> dict[str, float] | None:
             f"plan {policy.plan.name} gives actions that are NaN or infinite; its network or plan is broken"
         )
     largest = float(np.abs(difference).max())
-    if largest > ROUNDING and _only_rounds(policy.plan):
+    if largest > ROUNDING and only_rounds(policy.plan):
         raise RunFailed(
             f"plan {policy.plan.name}, which should change nothing, changes actions by up to {largest:.2g} on backend "
             f"{policy.backend}: that backend computes this network wrongly; use a plan file with backend: eager"
         )
     return {"rms": float(np.sqrt((difference**2).mean())), "largest": largest}
-
-
-def _only_rounds(plan: Plan) -> bool:
-    """Whether nothing of what accelerates a plan may change more than rounding does."""
-    return plan.precision == "fp32" and all(find_accelerator(name).exact for name in plan.accelerators)
